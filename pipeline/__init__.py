@@ -1,0 +1,1 @@
+"""Pure steps from raw data to published knowledge. No step knows which executor runs it."""

@@ -4,10 +4,10 @@
 Every field's bound stands here, so that an error can name it.
 """
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Kind = Literal["user", "item"]
@@ -17,7 +17,7 @@ KINDS: tuple[Kind, Kind] = ("item", "user")
 class Settings(BaseModel):
     """Base of all groups: immutable, unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
 
 class ItemGroupSettings(Settings):
@@ -192,3 +192,15 @@ class RunSettings(Settings):
     run_id: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     history_cutoff: datetime | None = None
     max_failed_fraction: Fraction = 0.01
+
+    @field_validator("history_cutoff", mode="before")
+    @classmethod
+    def _iso_date_in_utc(cls, value: object) -> datetime | None:
+        """Dates without a zone are UTC. Numbers are refused: pydantic would take 1998 for a Unix time."""
+        if value is None:
+            return None
+        try:
+            date = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
+        except ValueError as error:
+            raise ValueError("must be an ISO date, for example 1998-03-01 or 1998-03-01T12:00Z") from error
+        return date.astimezone(UTC) if date.tzinfo else date.replace(tzinfo=UTC)

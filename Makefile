@@ -1,0 +1,60 @@
+# `make help` lists the targets. Every target sets up what it needs.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.PHONY: help setup generate test lint format lock clean
+
+DATASET ?= movielens
+LIMIT ?=
+ARGS ?=
+TESTS ?= tests
+# An NVIDIA GPU decides, unless BACKEND=cpu|gpu is given.
+BACKEND ?= $(shell nvidia-smi -L 2>/dev/null | grep -q '^GPU ' && echo gpu || echo cpu)
+
+unexport VIRTUAL_ENV PYTHONHOME
+
+help: ## Show this help
+	@echo "Knowledge for recommenders, generated offline with vLLM and LASER drafting."
+	@echo
+	@echo "Usage: make TARGET [VARIABLE=value ...]"
+	@echo
+	@sed -n 's/^\([a-z][a-z-]*\):.* ## \(.*\)/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) \
+	  | while IFS='|' read -r target text; do printf '%-12s %s\n' "$$target" "$$text"; done
+	@echo
+	@echo "Variables"
+	@echo "DATASET=$(DATASET)   a file of configs/dataset/"
+	@echo "LIMIT=n|all         n users and n items (default: 200 without a GPU, all with one)"
+	@echo "ARGS=\"...\"          configuration keys and options; see make generate ARGS=--help"
+	@echo "BACKEND=cpu|gpu     which build to install (this machine: $(BACKEND))"
+	@echo "PYTHON=path         the python3 (3.11 or newer) that makes .venv"
+	@echo "TESTS=path          what make test runs (default: tests)"
+	@echo
+	@echo "Examples"
+	@echo "  make generate DATASET=movielens"
+	@echo "  make generate DATASET=movielens LIMIT=all ARGS=\"drafter=none acceptance=strict\""
+	@echo "  make generate ARGS=\"dataset.raw=/data/ml-20m model.path=/models/my-model\""
+	@echo "  make test TESTS=tests/unit/jobs"
+
+setup: ## Install everything into .venv (once; about two minutes)
+	@BACKEND='$(BACKEND)' PYTHON='$(PYTHON)' requirements/install.sh
+
+generate: setup ## Generate knowledge for DATASET into data/DATASET
+	@.venv/bin/python -m jobs.generate 'dataset=$(DATASET)' $(if $(LIMIT),'limit=$(LIMIT)') $(ARGS)
+
+test: setup ## Run the unit and integration tests
+	@.venv/bin/python -m pytest -q -m 'not slow and not gpu' $(TESTS)
+
+lint: setup ## Check style (ruff) and types (mypy)
+	@.venv/bin/python -m ruff check .
+	@.venv/bin/python -m ruff format --check .
+	@.venv/bin/python -m mypy
+
+format: setup ## Rewrite the code in the house format
+	@.venv/bin/python -m ruff check --fix .
+	@.venv/bin/python -m ruff format .
+
+lock: setup ## Resolve requirements/*.in into fully pinned lists
+	@sh requirements/lock.sh "$(CURDIR)/.venv/bin/python"
+
+clean: ## Remove .venv and caches; data/ is kept
+	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

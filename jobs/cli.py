@@ -1,0 +1,164 @@
+"""The shell around every job: arguments in, exit code out, one line for whatever goes wrong.
+
+    @entry_point("generate", "Generate knowledge texts.", examples=["dataset=movielens limit=20"])
+    def main(settings: RunSettings) -> None: ...
+
+    if __name__ == "__main__":
+        sys.exit(main())
+
+Exit codes: 0 done; 2 a wrong configuration, bad data or model (`PipelineError.exit_code`); 1 incomplete
+or unexpected; 130 interrupted.
+"""
+
+import logging
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from jobs.config import CONFIG_DIR_VARIABLE, as_yaml, load_settings
+from pipeline.environment import silence_telemetry
+from pipeline.errors import ConfigError, PipelineError
+from pipeline.settings import RunSettings
+
+Job = Callable[[RunSettings], None]
+Main = Callable[[Sequence[str] | None], int]
+INTERRUPTED = 130
+
+KEYS = """\
+Most important keys (configs/ holds all of them; --print-config shows their values)
+  dataset=NAME                a file of configs/dataset/
+  dataset.raw=/path           raw files of your own instead of the embedded sample
+  limit=N|all                 n users and n items
+  run_id=NAME                 names the run; the same name resumes it
+  history_cutoff=1998-03-01   ratings from this day (UTC) on are not shown
+  model=NAME                  a file of configs/model/
+  model.path=/dir|org/name    any model directory or hub id
+  engine.max_num_seqs=N       sequences that are decoded together
+  drafter=laser|none|ngram|suffix
+  acceptance=relaxed|strict   acceptance.top_k=N acceptance.min_prob=P
+  cluster.address=HOST:PORT   a running Ray cluster; cluster.num_workers=N
+  paths.data=/path            where results go (default: data)"""
+
+
+@dataclass
+class Arguments:
+    """The command line: Hydra overrides, and the few options that are not."""
+
+    overrides: list[str] = field(default_factory=list)
+    config_dir: str | None = None
+    wants_help: bool = False
+    wants_config: bool = False
+
+
+def entry_point(
+    name: str, summary: str, *, config_name: str = "generate", examples: Sequence[str] = ()
+) -> Callable[[Job], Main]:
+    """Turn a function of the settings into a `main(argv=None)` that returns the exit code."""
+
+    def decorate(job: Job) -> Main:
+        def main(argv: Sequence[str] | None = None) -> int:
+            silence_telemetry()
+            return _run(job, name, _usage(name, summary, examples), config_name, argv)
+
+        return main
+
+    return decorate
+
+
+def _run(job: Job, name: str, usage: str, config_name: str, argv: Sequence[str] | None) -> int:
+    settings = None
+    try:
+        arguments = _parse(sys.argv[1:] if argv is None else argv)
+        if arguments.wants_help:
+            print(usage)
+            return 0
+        settings = load_settings(config_name, arguments.overrides, arguments.config_dir)
+        if arguments.wants_config:
+            print(as_yaml(settings), end="")
+            return 0
+        _show_messages()
+        job(settings)
+    except PipelineError as error:
+        return _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return _fail("interrupted; what is finished is kept, and the same command resumes", INTERRUPTED)
+    except Exception as error:  # noqa: BLE001  the edge: the traceback goes to a file
+        log = _write_traceback(name, settings)
+        return _fail(f"unexpected {type(error).__name__}: {error}; the traceback is in {log}", 1)
+    return 0
+
+
+def _parse(argv: Sequence[str]) -> Arguments:
+    arguments = Arguments()
+    words = iter(argv)
+    for word in words:
+        option, has_value, value = word.partition("=")
+        if word in ("-h", "--help"):
+            arguments.wants_help = True
+        elif word == "--print-config":
+            arguments.wants_config = True
+        elif option == "--config-dir":
+            arguments.config_dir = value if has_value else next(words, "")
+            if not arguments.config_dir:
+                raise ConfigError("--config-dir: needs a folder")
+        elif word.startswith("-"):
+            raise ConfigError(f"{option}: unknown option; --help lists the options")
+        else:
+            arguments.overrides.append(word)
+    return arguments
+
+
+def _usage(name: str, summary: str, examples: Sequence[str]) -> str:
+    command = f"python -m jobs.{name}"
+    lines = [
+        f"usage: {command} [option ...] [key=value ...]",
+        "",
+        summary,
+        "",
+        "Options",
+        "  --help              show this",
+        "  --print-config      show the resolved configuration and do nothing",
+        f"  --config-dir DIR    offer the files of DIR beside configs/ (also: ${CONFIG_DIR_VARIABLE})",
+        "",
+        KEYS,
+    ]
+    if examples:
+        lines += ["", "Examples", *(f"  {command} {example}" for example in examples)]
+    return "\n".join(lines)
+
+
+def _show_messages() -> None:
+    """Messages of this project, not of the libraries below it, go to stderr."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    for room in ("jobs", "pipeline", "drafters"):
+        logger = logging.getLogger(room)
+        logger.setLevel(logging.INFO)
+        if not logger.handlers:
+            logger.addHandler(handler)
+
+
+def _fail(line: str, exit_code: int) -> int:
+    print(f"error: {' '.join(line.split())}", file=sys.stderr)
+    return exit_code
+
+
+def _write_traceback(name: str, settings: RunSettings | None) -> Path:
+    """Write the current exception with the configuration to a file; below paths.data if that is writable."""
+    moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+    configuration = as_yaml(settings) if settings else "(not composed)\n"
+    text = f"{traceback.format_exc()}\nCommand: {sys.argv}\n\nConfiguration\n{configuration}"
+    try:
+        folder = Path(settings.paths.data) / "logs" if settings else Path(tempfile.gettempdir())
+        folder.mkdir(parents=True, exist_ok=True)
+        log = folder / f"{name}-{moment}.log"
+        log.write_text(text, encoding="utf-8")
+    except OSError:
+        with tempfile.NamedTemporaryFile("w", prefix=f"{name}-", suffix=".log", delete=False) as file:
+            file.write(text)
+        return Path(file.name)
+    return log

@@ -1,0 +1,210 @@
+"""Hydra at the edge: composes configs/, checks every override, and hands out typed settings.
+
+Whatever is wrong ends as a `ConfigError` of one line that names the key, what is allowed and the nearest
+match; nothing is written before that.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from pydantic import BaseModel, ValidationError
+
+from jobs.config_errors import first_error, unknown_key
+from jobs.schema_paths import allows_bool, annotation_at, dotted, holds_text_only, in_words, nearest_name
+from pipeline.environment import machine_backend
+from pipeline.errors import ConfigError
+from pipeline.settings import RunSettings
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+CONFIG_DIR_VARIABLE = "LASER_CONFIG_DIR"
+TEXT_OVERRIDE = re.compile(
+    r"(?P<sign>\+{0,2})(?P<key>[A-Za-z_][\w.\-]*)\s*=\s*(?P<value>[^'\"\s].*)", re.DOTALL
+)
+
+
+def load_settings(config_name: str, overrides: list[str], config_dir: str | None = None) -> RunSettings:
+    """Compose `configs/<config_name>.yaml` with Hydra `overrides` into settings; `ConfigError` if wrong.
+
+    `config_dir` (default: $LASER_CONFIG_DIR) is a folder of the same shape as configs/ whose files are
+    offered beside those. Relative `paths.data` and `dataset.raw` become absolute.
+    """
+    folders = [CONFIGS, *_additional_folder(config_dir)]
+    checked = [_checked(override, RunSettings, folders) for override in overrides]
+    values = _compose(config_name, checked, folders)
+    _reject_booleans(values, RunSettings)
+    _make_paths_absolute(values)
+    try:
+        settings = RunSettings.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(first_error(error, RunSettings, values)) from error
+    _check_combinations(settings)
+    return settings
+
+
+def as_yaml(settings: BaseModel) -> str:
+    """The settings as YAML, every default included."""
+    return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _additional_folder(config_dir: str | None) -> list[Path]:
+    given = config_dir or os.environ.get(CONFIG_DIR_VARIABLE)
+    if not given:
+        return []
+    folder = Path(given).expanduser().resolve()
+    if not folder.is_dir():
+        name = "--config-dir" if config_dir else CONFIG_DIR_VARIABLE
+        raise ConfigError(f"{name}={given}: no such folder")
+    return [folder]
+
+
+def _compose(config_name: str, overrides: list[str], folders: list[Path]) -> dict[str, Any]:
+    OmegaConf.register_new_resolver("by_machine", _by_machine, replace=True)
+    if folders[1:]:
+        searchpath = ",".join(_quoted(f"file://{folder}") for folder in folders[1:])
+        overrides = [*overrides, f"hydra.searchpath=[{searchpath}]"]
+    try:
+        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            config = compose(config_name, overrides)
+        values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        raise ConfigError(f"{error.full_key}: missing; give it a value") from error
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+        raise ConfigError(_one_line(error)) from error
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
+
+
+def _by_machine(without_gpu: Any, with_gpu: Any) -> Any:
+    return with_gpu if machine_backend() == "gpu" else without_gpu
+
+
+def _one_line(error: BaseException) -> str:
+    """The error's text without line breaks; OmegaConf's key, which it writes last, first."""
+    text = re.sub(r"\s+", " ", str(error)).strip()
+    key = getattr(error, "full_key", None)
+    return f"{key}: {text.split(' full_key: ')[0]}" if key else text
+
+
+def _checked(text: str, schema: type[BaseModel], folders: list[Path]) -> str:
+    """`text` as Hydra shall see it; `ConfigError` if its key or its group option does not exist."""
+    override = _parsed(_with_text_quoted(text, schema))
+    key = override.key_or_group
+    if (CONFIGS / key).is_dir() or any((folder / key).is_dir() for folder in folders):
+        _check_option(override, text, folders, is_required=key in schema.model_fields)
+        return str(override.input_line)
+    if key.split(".")[0].split("/")[0] == "hydra":
+        raise ConfigError(f"{key}: Hydra's own settings have no effect here; --config-dir adds a folder")
+    if annotation_at(schema, tuple(key.split("."))) is None:
+        raise ConfigError(unknown_key(key, schema))
+    if override.is_sweep_override():
+        raise ConfigError(f"{text}: takes one value, not several")
+    # A known key may be set although no YAML file lists it, as optional ones are.
+    is_plain = not (override.is_add() or override.is_force_add() or override.is_delete())
+    return f"++{override.input_line}" if is_plain else str(override.input_line)
+
+
+def _parsed(text: str) -> Override:
+    try:
+        override = OverridesParser.create().parse_override(text)
+        if not override.key_or_group:
+            raise HydraException("no key")
+        return override
+    except HydraException as error:
+        if "=" not in text:
+            raise ConfigError(f"{text}: not an override; write key=value") from error
+        raise ConfigError(
+            f"{text}: not a valid override ({_one_line(error).split(' See ')[0]}); "
+            "write key=value, and quotes around a value with special characters"
+        ) from error
+
+
+def _with_text_quoted(text: str, schema: type[BaseModel]) -> str:
+    """Quote the value of a key that holds text: `run_id=2026_07` is no number, `/a=b,c` a path."""
+    match = TEXT_OVERRIDE.fullmatch(text)
+    if match is None or match["value"].lower() == "null" or "${" in match["value"]:
+        return text
+    annotation = annotation_at(schema, tuple(match["key"].split(".")))
+    if annotation is None or not holds_text_only(annotation):
+        return text
+    return f"{match['sign']}{match['key']}={_quoted(match['value'])}"
+
+
+def _quoted(value: str) -> str:
+    """`value` as a single-quoted string of Hydra's grammar: backslashes count only before a quote."""
+    escaped = re.sub(r"(\\*)'", lambda match: match[1] * 2 + r"\'", value)
+    trailing = re.search(r"\\*$", escaped)
+    return f"'{escaped}{trailing[0] if trailing else ''}'"
+
+
+def _check_option(override: Override, text: str, folders: list[Path], is_required: bool) -> None:
+    group = override.key_or_group
+    options = sorted({file.stem for folder in folders for file in (folder / group).glob("*.yaml")})
+    is_sweep = override.is_sweep_override()
+    value = None if is_sweep else override.value()
+    if override.is_delete() or (value is None and not is_sweep and not is_required):
+        return
+    if not isinstance(value, str):
+        raise ConfigError(f"{text}: takes one name; available: {', '.join(options)}")
+    if value in options:
+        return
+    nearest = nearest_name(value, options)
+    hint = f". Did you mean '{nearest}'?" if nearest else ""
+    raise ConfigError(f"{group}={value}: no such {group}; available: {', '.join(options)}{hint}")
+
+
+def _leaves(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+    """Every value that is not a mapping, with its path."""
+    if isinstance(value, dict):
+        for key, member in value.items():
+            yield from _leaves(member, (*path, key))
+    else:
+        yield path, value
+
+
+def _reject_booleans(values: dict[str, Any], schema: type[BaseModel]) -> None:
+    """Refuse true and false where a number is meant: pydantic would read them as 1 and 0."""
+    for path, value in _leaves(values):
+        annotation = annotation_at(schema, path)
+        if isinstance(value, bool) and annotation is not None and not allows_bool(annotation):
+            raise ConfigError(f"{dotted(path)}={str(value).lower()}: must be {in_words(annotation)}")
+
+
+def _make_paths_absolute(values: dict[str, Any]) -> None:
+    """Workers have other working folders than the job."""
+    for group, key in (("paths", "data"), ("dataset", "raw")):
+        value = (values.get(group) or {}).get(key)
+        if not isinstance(value, str):
+            continue
+        location = value.removeprefix("file://")
+        if not location or "://" in location:
+            raise ConfigError(f"{group}.{key}={value}: must be a folder of a local or mounted file system")
+        values[group][key] = str(Path(location).expanduser().absolute())
+
+
+def _check_combinations(settings: RunSettings) -> None:
+    dataset, model, acceptance = settings.dataset, settings.model, settings.acceptance
+    if dataset.min_rating >= dataset.max_rating:
+        raise ConfigError(f"dataset.min_rating={dataset.min_rating:g}: must be below {dataset.max_rating:g}")
+    for kind in ("user", "item"):
+        tokens = settings.knowledge.prompt(kind).max_tokens
+        if tokens >= model.max_model_len:
+            raise ConfigError(
+                f"knowledge.{kind}.max_tokens={tokens}: must be less than "
+                f"model.max_model_len={model.max_model_len}"
+            )
+    is_relaxed = acceptance.top_k > 1 and settings.drafter.name != "none"
+    if is_relaxed and model.sampling.temperature > 0:
+        raise ConfigError(
+            f"acceptance=relaxed: has an effect on greedy decoding only, but model.sampling.temperature="
+            f"{model.sampling.temperature:g}; set that to 0 or choose acceptance=strict"
+        )

@@ -1,0 +1,57 @@
+"""Models of the Hugging Face hub, fetched once into its cache so that all workers read one folder."""
+
+import logging
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.errors import ModelError
+
+LOGGER = logging.getLogger(__name__)
+# Safetensors only: other weight formats can carry code.
+FETCHED = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken"]
+LEFT_OUT = ["*/*", "consolidated*"]  # other frameworks' exports; the same weights a second time
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A fetched model: its folder, and the commit that it stands at."""
+
+    folder: Path
+    commit: str
+
+
+def download_snapshot(hub_id: str, revision: str | None, with_code: bool = False) -> Snapshot:
+    """Fetch `hub_id` at `revision` (default: its main branch) unless cached; `ModelError` if impossible."""
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    # Imported late: it reads its environment, which the lines above and callers set, at import.
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    LOGGER.info("looking for %s in the hub's cache, else fetching it", hub_id)
+    patterns = [*FETCHED, "*.py"] if with_code else FETCHED
+    try:
+        folder = Path(
+            snapshot_download(hub_id, revision=revision, allow_patterns=patterns, ignore_patterns=LEFT_OUT)
+        )
+    except (OSError, HFValidationError) as error:  # HfHubHTTPError is an OSError
+        raise ModelError(f"model.path={hub_id}: {_reason(error, revision)}") from error
+    return Snapshot(folder=folder, commit=folder.name)
+
+
+def _reason(error: Exception, revision: str | None) -> str:
+    from huggingface_hub import errors
+
+    if isinstance(error, errors.GatedRepoError):
+        return "the hub gives it only to accounts that have accepted its terms; set HF_TOKEN"
+    if isinstance(error, errors.RevisionNotFoundError):
+        return f"model.revision={revision}: no such revision on the hub"
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return "no such folder, and no such model on the hub"
+    if isinstance(error, errors.LocalEntryNotFoundError):
+        return (
+            "no such folder, not in the hub's cache, and the hub cannot be reached (or HF_HUB_OFFLINE is set)"
+        )
+    return " ".join(str(error).split()) or type(error).__name__

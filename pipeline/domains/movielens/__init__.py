@@ -1,0 +1,1 @@
+"""MovieLens: its published forms, its titles and its words."""

@@ -1,0 +1,88 @@
+"""MovieLens in all its published forms as domain tables."""
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.domains.interactions import InteractionRules, read_interactions
+from pipeline.domains.movielens.forms import AddCategories
+from pipeline.domains.movielens.locate import locate_files
+from pipeline.domains.movielens.people import with_words
+from pipeline.domains.movielens.titles import parse_title
+from pipeline.domains.raw.failures import FailureLog, reject
+from pipeline.domains.raw.files import RawFile, read_all_rows
+from pipeline.domains.tables import DomainTables, attribute_maps
+from pipeline.domains.validation import with_unique, with_values
+from pipeline.schemas import ITEMS, USERS, conform
+from pipeline.settings import DatasetSettings
+
+
+def read_movielens(settings: DatasetSettings) -> DomainTables:
+    """Read the folder `settings.raw`, or the embedded MovieLens-100K if it is null."""
+    files = locate_files(settings.raw)
+    items, bad_items = _read_items(files.items, files.add_categories, settings)
+    users, bad_users = _read_users(files.users, settings) if files.users else (None, None)
+    rules = InteractionRules(
+        items=items["item_id"].combine_chunks(),
+        users=None if users is None else users["user_id"].combine_chunks(),
+        min_rating=settings.min_rating,
+        max_rating=settings.max_rating,
+    )
+    log = FailureLog(files.interactions.path)
+    interactions = read_interactions(files.interactions, rules, log)
+    log.check(settings.max_bad_fraction)
+    if users is None:
+        users = _users_of(interactions)
+    failed = [table for table in (bad_items, bad_users, log.table()) if table is not None]
+    return DomainTables(users, items, interactions, pa.concat_tables(failed))
+
+
+def _read_items(
+    raw: RawFile, add_categories: AddCategories, settings: DatasetSettings
+) -> tuple[pa.Table, pa.Table]:
+    """ITEMS, and the FAILED rows of the file."""
+    log = FailureLog(raw.path)
+    rows = with_values(read_all_rows(raw, log), "item_id", "item id", log)
+    rows = _with_titles(rows, log)
+    rows = with_unique(add_categories(rows, log), "item_id", "item", log)
+    log.check(settings.max_bad_fraction)
+    attributes = attribute_maps({"year": rows["release"].combine_chunks()}, rows.num_rows)
+    table = rows.select(["item_id", "title", "categories"]).append_column("attributes", attributes)
+    return conform(table, ITEMS, str(raw.path), unique=("item_id",)), log.table()
+
+
+def _with_titles(rows: pa.Table, log: FailureLog) -> pa.Table:
+    """`rows` with a clean `title`, and `release`, the year that the title or another column names."""
+    parsed = [parse_title(title) for title in rows["title"].to_pylist()]
+    titles = pa.array([title for title, _ in parsed], pa.string())
+    years = pc.coalesce(pa.array([year for _, year in parsed], pa.string()), _year_column(rows))
+    rows = rows.set_column(rows.schema.get_field_index("title"), "title", titles)
+    return reject(rows.append_column("release", years), pc.equal(titles, ""), "missing title", log)
+
+
+def _year_column(rows: pa.Table) -> pa.Array:
+    """The year of `year` (1995) or `release_date` (01-Jan-1995), whichever column is there; else null."""
+    for column in ("year", "release_date"):
+        if column in rows.column_names:
+            found = pc.extract_regex(
+                rows[column].combine_chunks(), r"^(?:[0-9]+-[A-Za-z]+-)?(?P<year>[12][0-9]{3})$"
+            )
+            return pc.struct_field(found, "year")
+    return pa.nulls(rows.num_rows, pa.string())
+
+
+def _read_users(raw: RawFile, settings: DatasetSettings) -> tuple[pa.Table, pa.Table]:
+    """USERS, and the FAILED rows of the file."""
+    log = FailureLog(raw.path)
+    rows = with_values(read_all_rows(raw, log), "user_id", "user id", log)
+    rows = with_unique(with_words(rows, log), "user_id", "user", log)
+    log.check(settings.max_bad_fraction)
+    words = {name: rows[name].combine_chunks() for name in ("age", "gender", "occupation")}
+    table = rows.select(["user_id"]).append_column("attributes", attribute_maps(words, rows.num_rows))
+    return conform(table, USERS, str(raw.path), unique=("user_id",)), log.table()
+
+
+def _users_of(interactions: pa.Table) -> pa.Table:
+    """USERS for those who rated something, in the order of their first rating, without attributes."""
+    ids = pc.unique(interactions["user_id"])
+    columns = {"user_id": ids, "attributes": attribute_maps({}, len(ids))}
+    return conform(pa.table(columns), USERS, "users of the interactions", unique=("user_id",))

@@ -1,0 +1,93 @@
+"""The record of raw rows that cannot be used: nothing is dropped without a line here."""
+
+from pathlib import Path
+from string import Formatter
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.errors import DataError
+from pipeline.schemas import FAILED, conform
+
+MAX_CONTENT_CHARACTERS = 200
+MAX_VALUE_CHARACTERS = 60
+
+LINE = "__line"  # int64, 1-based
+CONTENT = "__content"  # string, the raw line
+
+_BAD = pa.schema([("line", pa.int64()), ("reason", pa.string()), ("content", pa.string())])
+
+
+class FailureLog:
+    """The bad rows of one raw file, and the share of them that is tolerated."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.num_rows = 0
+        self._bad: list[pa.Table] = []
+
+    @property
+    def num_bad(self) -> int:
+        """Rows recorded so far."""
+        return sum(table.num_rows for table in self._bad)
+
+    def count(self, num_rows: int) -> None:
+        """Note that `num_rows` more rows of the file were read, good ones and bad ones."""
+        self.num_rows += num_rows
+
+    def add(self, lines: pa.Array, reasons: pa.Array, contents: pa.Array) -> None:
+        """Record bad rows: 1-based line numbers, reasons and raw text, aligned."""
+        contents = pc.utf8_slice_codeunits(contents, 0, MAX_CONTENT_CHARACTERS)
+        self._bad.append(pa.table([lines, reasons, contents], schema=_BAD))
+
+    def check(self, max_bad_fraction: float) -> None:
+        """Raise `DataError` if the file had no row, no good row, or too many bad ones."""
+        if not self.num_rows:
+            raise DataError(f"{self.path}: the file has no rows")
+        if self.num_bad <= max_bad_fraction * self.num_rows and self.num_bad < self.num_rows:
+            return
+        first = self.table().slice(0, 1).to_pylist()[0]
+        raise DataError(
+            f"{self.path}: {self.num_bad} of {self.num_rows} rows are bad, more than"
+            f" dataset.max_bad_fraction={max_bad_fraction:g} allows; first, line {first['line']}:"
+            f" {first['reason']}"
+        )
+
+    def table(self) -> pa.Table:
+        """The bad rows as a FAILED table, in the order of the file."""
+        bad = pa.concat_tables([_BAD.empty_table(), *self._bad]).sort_by("line")
+        num_rows = bad.num_rows
+        columns = {
+            "stage": pa.repeat("read", num_rows),
+            "file": pa.repeat(self.path.name, num_rows),
+            "line": bad["line"],
+            "entity_id": pa.nulls(num_rows, pa.string()),
+            "kind": pa.nulls(num_rows, pa.string()),
+            "reason": bad["reason"],
+            "content": bad["content"],
+        }
+        return conform(pa.table(columns), FAILED, f"bad rows of {self.path}")
+
+
+def reject(rows: pa.Table, bad: pa.Array | pa.ChunkedArray, reason: str, log: FailureLog) -> pa.Table:
+    """Record the rows where `bad` is true in `log` and return the others.
+
+    `rows` has the columns LINE and CONTENT. `{column}` in `reason` stands for the row's value.
+    """
+    if not pc.any(bad).as_py():
+        return rows
+    rejected = rows.filter(bad)
+    log.add(rejected[LINE], _reasons(rejected, reason), rejected[CONTENT])
+    return rows.filter(pc.invert(bad))
+
+
+def _reasons(rows: pa.Table, reason: str) -> pa.ChunkedArray | pa.Array:
+    pieces: list[pa.ChunkedArray | str] = []
+    for text, column, _, _ in Formatter().parse(reason):
+        pieces.append(text)
+        if column is not None:
+            value = pc.fill_null(rows[column].cast(pa.string()), "")
+            pieces.append(pc.utf8_slice_codeunits(value, 0, MAX_VALUE_CHARACTERS))
+    if len(pieces) == 1:
+        return pa.repeat(pieces[0], rows.num_rows)
+    return pc.binary_join_element_wise(*pieces, "")

@@ -1,0 +1,101 @@
+"""A raw file of separated fields, read as tables of strings that remember where each row came from."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.domains.raw.failures import CONTENT, LINE, FailureLog, reject
+from pipeline.domains.raw.fields import field_columns, split_fields
+from pipeline.domains.raw.lines import LineBlock, read_line_blocks
+from pipeline.errors import DataError
+
+
+@dataclass(frozen=True)
+class RawFormat:
+    """How a file spells its rows.
+
+    `columns`: the names of all fields; empty: the first line names them. `names`: what this package
+    calls a column of the header; a type behind a colon (`item_id:token`) is dropped first.
+    `fallback_encoding`: for the lines that are not UTF-8.
+    """
+
+    separator: str
+    columns: tuple[str, ...] = ()
+    names: dict[str, str] = field(default_factory=dict)
+    quoted: bool = False
+    fallback_encoding: str | None = None
+
+
+@dataclass(frozen=True)
+class RawFile:
+    """One raw file: the columns that must be there, and those that are read if they are there."""
+
+    path: Path
+    format: RawFormat
+    required: tuple[str, ...]
+    optional: tuple[str, ...] = ()
+
+
+def read_rows(raw: RawFile, log: FailureLog) -> Iterator[pa.Table]:
+    """Yield tables of string columns (required, then the optional ones that exist), LINE and CONTENT.
+
+    Broken and undecodable lines go to `log`. Raises `DataError` if the header lacks a required column.
+    """
+    header: tuple[str, ...] | None = raw.format.columns or None
+    for block in read_line_blocks(raw.path, raw.format.fallback_encoding):
+        if header is None and len(block.text):
+            header = _header(raw, block)
+            block = LineBlock(block.numbers[1:], block.text[1:], block.raw[1:])
+        if header and len(block.text):
+            log.count(len(block.text))
+            yield _columns(raw, block, header, log)
+
+
+def read_all_rows(raw: RawFile, log: FailureLog) -> pa.Table:
+    """The rows of a file of moderate size as one table; raises `DataError` if there are none."""
+    parts = list(read_rows(raw, log))
+    if not parts:
+        raise DataError(f"{raw.path}: the file has no rows")
+    return pa.concat_tables(parts).combine_chunks()
+
+
+def _header(raw: RawFile, block: LineBlock) -> tuple[str, ...]:
+    first = split_fields(block.text[:1], raw.format.separator, raw.format.quoted)[0].as_py() or []
+    found = [name.strip().split(":")[0] for name in first]
+    header = tuple(raw.format.names.get(name, name) for name in found)
+    missing = [name for name in raw.required if header.count(name) != 1]
+    if missing:
+        spelled = {ours: theirs for theirs, ours in raw.format.names.items()}
+        looked_for = ", ".join(spelled.get(name, name) for name in missing)
+        raise DataError(f"{raw.path}: line 1 should name the columns once each, but lacks {looked_for}")
+    return header
+
+
+def _columns(raw: RawFile, block: LineBlock, header: tuple[str, ...], log: FailureLog) -> pa.Table:
+    block = _decodable(block, log)
+    fields = split_fields(block.text, raw.format.separator, raw.format.quoted)
+    found = pc.fill_null(pc.list_value_length(fields), 0)
+    rows = pa.table({LINE: block.numbers, CONTENT: block.text, "fields": fields, "found": found})
+    rows = reject(rows, pc.is_null(rows["fields"]), "quotes do not match", log)
+    wrong = pc.not_equal(rows["found"], len(header))
+    rows = reject(rows, wrong, f"{{found}} fields instead of {len(header)}", log)
+    wanted = (*raw.required, *(name for name in raw.optional if name in header))
+    positions = tuple(header.index(name) for name in wanted)
+    values = field_columns(rows["fields"].combine_chunks(), len(header), positions)
+    return pa.table([*values, rows[LINE], rows[CONTENT]], names=[*wanted, LINE, CONTENT])
+
+
+def _decodable(block: LineBlock, log: FailureLog) -> LineBlock:
+    """`block` without the lines that no encoding fits; these go to `log`."""
+    if not block.text.null_count:
+        return block
+    bad, good = pc.is_null(block.text), pc.is_valid(block.text)
+    shown = [
+        line.rstrip(b"\r\n").decode("ascii", "backslashreplace") for line in block.raw.filter(bad).to_pylist()
+    ]
+    reasons = pa.repeat("bytes that do not decode as text", len(shown))
+    log.add(block.numbers.filter(bad), reasons, pa.array(shown, pa.string()))
+    return LineBlock(block.numbers.filter(good), block.text.filter(good), block.raw.filter(good))

@@ -1,0 +1,109 @@
+"""Text files as blocks of numbered, decoded lines.
+
+Lines are cut at newlines before anything is decoded: one line of wrong bytes costs that line, not the file.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.errors import DataError
+
+BLOCK_BYTES = 16 << 20
+MAX_LINE_BYTES = 16 << 20
+UTF8_BOM = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True)
+class LineBlock:
+    """Consecutive lines that are not blank.
+
+    `numbers`: int64, 1-based. `text`: string without line ends; null where no encoding fits.
+    `raw`: binary, the same lines as bytes.
+    """
+
+    numbers: pa.Array
+    text: pa.Array
+    raw: pa.Array
+
+
+def read_line_blocks(
+    path: Path, fallback_encoding: str | None = None, block_bytes: int = BLOCK_BYTES
+) -> Iterator[LineBlock]:
+    """Yield the lines of `path`, decoded as UTF-8, or else as the single-byte `fallback_encoding`.
+
+    Blank lines are not rows and are left out, but they count for the numbers. A byte order mark is
+    dropped. Raises `DataError` if the file cannot be read or is not made of lines.
+    """
+    first = 1
+    try:
+        with path.open("rb") as file:
+            for block in _whole_lines(file, path, block_bytes):
+                raw = _cut_lines(block)
+                yield _decoded(raw, first, fallback_encoding)
+                first += len(raw)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def _whole_lines(file: BinaryIO, path: Path, block_bytes: int) -> Iterator[bytes]:
+    """Blocks of bytes that end with a newline, the last one aside."""
+    rest = file.read(len(UTF8_BOM)).removeprefix(UTF8_BOM)
+    while block := file.read(block_bytes):
+        head, newline, tail = block.rpartition(b"\n")
+        if newline:
+            yield rest + head + newline
+            rest = tail
+        else:
+            rest += block
+        if len(rest) > MAX_LINE_BYTES:
+            raise DataError(f"{path}: a line is longer than {MAX_LINE_BYTES} bytes; is this a text file?")
+    if rest:
+        yield rest
+
+
+def _cut_lines(block: bytes) -> pa.Array:
+    """The lines of `block` as binary values, line ends included."""
+    ends = np.flatnonzero(np.frombuffer(block, dtype=np.uint8) == ord("\n")) + 1
+    if not block.endswith(b"\n"):
+        ends = np.append(ends, len(block))
+    offsets = np.concatenate([[0], ends]).astype(np.int32)
+    return pa.BinaryArray.from_buffers(
+        pa.binary(), len(ends), [None, pa.py_buffer(offsets), pa.py_buffer(block)]
+    )
+
+
+def _decoded(raw: pa.Array, first: int, fallback_encoding: str | None) -> LineBlock:
+    try:
+        text = raw.cast(pa.string())
+    except pa.ArrowInvalid:
+        text = pa.array([_decode(line, fallback_encoding) for line in raw.to_pylist()], pa.string())
+    text = pc.ascii_rtrim(text, characters="\r\n")
+    numbers = pa.array(np.arange(first, first + len(raw), dtype=np.int64))
+    filled = pc.fill_null(pc.not_equal(text, ""), True)
+    return LineBlock(numbers.filter(filled), text.filter(filled), raw.filter(filled))
+
+
+def _decode(line: bytes, fallback_encoding: str | None) -> str | None:
+    """The text of `line`, or null. A C1 control is no text: it betrays another encoding."""
+    try:
+        return line.decode()
+    except UnicodeDecodeError:
+        if fallback_encoding is None:
+            return None
+    text = line.decode(fallback_encoding)
+    return None if any("\x80" <= character <= "\x9f" for character in text) else text
+
+
+def lines_at(path: Path, fallback_encoding: str | None, numbers: pa.Array) -> pa.Array:
+    """The text of the lines `numbers` (int64, ascending) of `path`, in a second pass over the file."""
+    parts = []
+    for block in read_line_blocks(path, fallback_encoding):
+        wanted = pc.is_in(block.numbers, value_set=numbers)
+        parts.append(block.text.filter(wanted))
+    return pa.concat_arrays(parts) if parts else pa.array([], pa.string())

@@ -1,0 +1,23 @@
+"""The readers by the name that `dataset.reader` gives them."""
+
+from collections.abc import Callable
+
+from pipeline.domains.movielens.reader import read_movielens
+from pipeline.domains.tables import DomainTables
+from pipeline.errors import ConfigError
+from pipeline.settings import DatasetSettings
+
+READERS: dict[str, Callable[[DatasetSettings], DomainTables]] = {
+    "movielens": read_movielens,
+}
+
+
+def read_domain(settings: DatasetSettings) -> DomainTables:
+    """Read the raw files of a dataset into domain tables; bad rows are in `failed`.
+
+    Raises `DataError` if files are missing, empty, or have more bad rows than
+    `settings.max_bad_fraction` allows.
+    """
+    if settings.reader not in READERS:
+        raise ConfigError(f"dataset.reader={settings.reader} is unknown; there are {', '.join(READERS)}")
+    return READERS[settings.reader](settings)

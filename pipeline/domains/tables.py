@@ -1,0 +1,41 @@
+"""The tables of a domain."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.storage.files import write_parquet
+
+
+@dataclass(frozen=True)
+class DomainTables:
+    """What a reader makes of raw files.
+
+    Schemas: USERS, ITEMS, INTERACTIONS and FAILED of `pipeline.schemas`. Ids are unique, each
+    interaction names a known user and item, and (user_id, item_id, timestamp) identifies it.
+    """
+
+    users: pa.Table
+    items: pa.Table
+    interactions: pa.Table
+    failed: pa.Table
+
+
+def write_domain(tables: DomainTables, folder: Path) -> None:
+    """Write users.parquet, items.parquet and interactions.parquet to `folder`, each atomically."""
+    write_parquet(tables.users, folder / "users.parquet")
+    write_parquet(tables.items, folder / "items.parquet")
+    write_parquet(tables.interactions, folder / "interactions.parquet")
+
+
+def attribute_maps(columns: Mapping[str, pa.Array], num_rows: int) -> pa.MapArray:
+    """One map of strings for each row, from string columns of `num_rows` values; nulls are left out."""
+    present = np.array([column.is_valid() for column in columns.values()], dtype=bool).reshape(-1, num_rows)
+    rows, keys = np.nonzero(present.T)
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=num_rows))]).astype(np.int32)
+    names = pa.array(list(columns), pa.string()).take(pa.array(keys))
+    values = pa.concat_arrays([pa.array([], pa.string()), *columns.values()])
+    return pa.MapArray.from_arrays(pa.array(offsets), names, values.take(pa.array(keys * num_rows + rows)))

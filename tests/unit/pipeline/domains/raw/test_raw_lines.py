@@ -1,0 +1,48 @@
+import pytest
+
+from pipeline.domains.raw.lines import lines_at, read_line_blocks
+from pipeline.errors import DataError
+
+
+def read(path, fallback=None, block_bytes=8):
+    found = []
+    for block in read_line_blocks(path, fallback, block_bytes):
+        found.extend(zip(block.numbers.to_pylist(), block.text.to_pylist(), strict=True))
+    return found
+
+
+@pytest.mark.parametrize("block_bytes", [1, 3, 8, 1000])
+def test_blocks_do_not_change_lines_or_numbers(tmp_path, block_bytes):
+    path = tmp_path / "raw"
+    path.write_bytes(b"\xef\xbb\xbffirst\r\n\r\nthe third\n\n\xe2\x82\xac 5\nlast")
+    assert read(path, None, block_bytes) == [(1, "first"), (3, "the third"), (5, "€ 5"), (6, "last")]
+
+
+def test_undecodable_lines_are_null_and_the_others_are_read(tmp_path):
+    path = tmp_path / "raw"
+    path.write_bytes(b"a\nb\xff\nc\xe9\nd\n")
+    assert read(path) == [(1, "a"), (2, None), (3, None), (4, "d")]
+    assert read(path, "latin-1") == [(1, "a"), (2, "bÿ"), (3, "cé"), (4, "d")]
+
+
+def test_control_characters_betray_another_encoding(tmp_path):
+    path = tmp_path / "raw"
+    path.write_bytes(b"caf\x82\ncaf\xe9\n")
+    assert read(path, "latin-1") == [(1, None), (2, "café")]
+
+
+def test_lines_are_found_again_by_number(tmp_path):
+    path = tmp_path / "raw"
+    path.write_text("a\n\nb\nc\n")
+    numbers = next(iter(read_line_blocks(path))).numbers.filter([False, True, True])
+    assert lines_at(path, None, numbers).to_pylist() == ["b", "c"]
+
+
+def test_a_file_that_is_no_text_and_one_that_is_missing_are_named(tmp_path, monkeypatch):
+    path = tmp_path / "raw"
+    monkeypatch.setattr("pipeline.domains.raw.lines.MAX_LINE_BYTES", 10)
+    path.write_bytes(b"x" * 100)
+    with pytest.raises(DataError, match="raw: a line is longer than 10 bytes"):
+        read(path)
+    with pytest.raises(DataError, match="nowhere: cannot be read: No such file"):
+        read(tmp_path / "nowhere")

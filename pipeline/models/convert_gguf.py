@@ -5,9 +5,14 @@ from pathlib import Path
 
 from pipeline.environment import forbid_hub_access
 
+GGUF_MAGIC = b"GGUF"
+
 
 def convert(source: Path, target: Path) -> None:
     """Write model and tokenizer of the GGUF file `source` into the folder `target`."""
+    with source.open("rb") as stream:  # before the imports below, which take ten seconds
+        if stream.read(len(GGUF_MAGIC)) != GGUF_MAGIC:
+            raise ValueError("not a GGUF file")
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

@@ -12,14 +12,8 @@ REVISION_SUFFIXES = {".json", ".jinja", ".txt", ".model", ".tiktoken", ".py", ".
 # Parts of tokenizer.json that decide which ids a text gets, and back. Truncation, padding and the chat
 # template do not.
 VOCABULARY_PARTS = ("model", "added_tokens", "normalizer", "pre_tokenizer", "decoder")
-VOCABULARY_FILES = (
-    "tokenizer.model",
-    "tekken.json",
-    "vocab.json",
-    "merges.txt",
-    "vocab.txt",
-    "added_tokens.json",
-)
+VOCABULARY_FILES = ("tokenizer.model", "tekken.json", "vocab.json", "merges.txt", "vocab.txt")
+OTHER_WEIGHTS = (".bin", ".gguf", ".pt", ".pth")
 NUM_SAMPLES = 16
 SAMPLE_BYTES = 64 * 1024
 
@@ -29,9 +23,7 @@ def check_model_folder(folder: Path, what: str) -> None:
     if not (folder / "config.json").is_file():
         raise ModelError(f"{what}: has no config.json")
     if not any(folder.glob("*.safetensors")):
-        others = sorted(
-            file.name for pattern in ("*.bin", "*.pt", "*.pth", "*.gguf") for file in folder.glob(pattern)
-        )
+        others = sorted(file.name for file in folder.iterdir() if file.suffix in OTHER_WEIGHTS)
         found = f" (found {others[0]}, which is not loaded: other formats can carry code)" if others else ""
         raise ModelError(f"{what}: has no *.safetensors weights{found}")
     _read_json(folder / "config.json", what)
@@ -63,7 +55,8 @@ def tokenizer_hash(folder: Path) -> str:
         canonical = json.dumps({part: content.get(part) for part in VOCABULARY_PARTS}, sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()
     digest = hashlib.sha256()
-    for file in _vocabulary_files(folder):
+    added = [file for file in (folder / "added_tokens.json",) if file.is_file()]
+    for file in (*_vocabulary_files(folder), *added):
         digest.update(f"{file.name}\0{file.stat().st_size}\0".encode())
         digest.update(file.read_bytes())
     return digest.hexdigest()

@@ -40,7 +40,7 @@ def resolve_model(settings: ModelSettings, models_folder: Path) -> ModelSource:
     if path.startswith(PACKAGE_PREFIX):
         return _local(prepare_embedded_model(path.removeprefix(PACKAGE_PREFIX), models_folder))
     folder = Path(path).expanduser()
-    if folder.is_dir():
+    if path and folder.is_dir():
         return _local(folder.resolve())
     if folder.is_absolute() or path.startswith((".", "~")) or not HUB_ID.fullmatch(path):
         raise ModelError(f"model.path={path}: no such folder, and not a hub id (org/name)")

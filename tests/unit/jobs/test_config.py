@@ -1,0 +1,237 @@
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import yaml
+
+from jobs import config
+from jobs.config import CONFIGS, as_yaml, load_settings
+from pipeline.errors import ConfigError
+from pipeline.settings import RunSettings
+
+GROUPS = sorted(folder.name for folder in CONFIGS.iterdir() if folder.is_dir())
+OPTIONS = [f"{file.parent.name}={file.stem}" for file in sorted(CONFIGS.glob("*/*.yaml"))]
+
+
+@pytest.fixture(autouse=True)
+def machine(monkeypatch):
+    """Defaults as on a machine without a GPU, wherever the tests run."""
+    monkeypatch.setattr(config, "machine_backend", lambda: "cpu")
+    monkeypatch.delenv(config.CONFIG_DIR_VARIABLE, raising=False)
+
+
+def load(*overrides: str, config_dir: Path | None = None) -> RunSettings:
+    return load_settings("generate", list(overrides), str(config_dir) if config_dir else None)
+
+
+def error_of(*overrides: str, config_dir: Path | None = None) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load(*overrides, config_dir=config_dir)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_config_composes(option):
+    load(option)
+
+
+def test_every_group_of_the_tree_is_a_setting_or_an_experiment():
+    assert set(GROUPS) <= set(RunSettings.model_fields) | {"experiment"}
+
+
+def test_defaults_without_a_gpu():
+    settings = load()
+    assert (settings.model.path, settings.limit) == ("package:smollm2-135m", 200)
+    assert (settings.engine.max_num_seqs, settings.engine.enforce_eager) == (32, True)
+    assert settings.acceptance.label == "relaxed(k=2,p=0.1)"
+    assert (settings.drafter.name, settings.drafter.max_draft_tokens) == ("laser", 16)
+
+
+def test_defaults_with_a_gpu(monkeypatch):
+    monkeypatch.setattr(config, "machine_backend", lambda: "gpu")
+    settings = load()
+    assert (settings.model.path, settings.limit) == ("Qwen/Qwen2.5-7B-Instruct", "all")
+    assert (settings.engine.max_num_seqs, settings.engine.enforce_eager) == (256, False)
+
+
+def test_what_the_user_chooses_wins_over_the_machine(monkeypatch):
+    monkeypatch.setattr(config, "machine_backend", lambda: "gpu")
+    settings = load("model=smollm2-135m", "engine=cpu", "limit=5")
+    assert (settings.model.name, settings.engine.max_num_seqs, settings.limit) == ("smollm2-135m", 32, 5)
+
+
+def test_an_experiment_wins_over_the_defaults_and_an_override_over_both():
+    assert load("experiment=smoke").limit == 8
+    assert load("experiment=smoke", "limit=3").limit == 3
+
+
+@pytest.mark.parametrize(
+    ("override", "path", "expected"),
+    [
+        ("limit=all", "limit", "all"),
+        ("acceptance.min_prob=0", "acceptance.min_prob", 0.0),
+        ("dataset.min_rating=1", "dataset.min_rating", 1.0),
+        ("acceptance.top_k=3.0", "acceptance.top_k", 3),
+        ("run_id=2026_07", "run_id", "2026_07"),
+        ("run_id=1e5", "run_id", "1e5"),
+        ("run_id='7'", "run_id", "7"),
+        ("run_id=null", "run_id", None),
+        ("model.revision=007", "model.revision", "007"),
+        ("model.path=/a b/c=d,e(f)/it's", "model.path", "/a b/c=d,e(f)/it's"),
+        ("model.path=C:\\x\\", "model.path", "C:\\x\\"),
+        ("dataset.raw=/raw,1", "dataset.raw", "/raw,1"),
+        ("++engine.max_num_seqs=7", "engine.max_num_seqs", 7),
+        ("~engine.enable_prefix_caching", "engine.enable_prefix_caching", True),
+        ("cluster.num_workers=2", "cluster.num_workers", 2),
+        ("engine.max_num_batched_tokens=512", "engine.max_num_batched_tokens", 512),
+        ("model.chat_template_args.enable_thinking=false", "model.chat_template_args.enable_thinking", False),
+        ("+model.chat_template_args={level: 2}", "model.chat_template_args.level", 2),
+        ("model.sampling.repetition_detection=null", "model.sampling.repetition_detection", None),
+        ("history_cutoff=1998-03-01", "history_cutoff", datetime(1998, 3, 1, tzinfo=UTC)),
+        ("history_cutoff=1998-03-01T02:00:00+02:00", "history_cutoff", datetime(1998, 3, 1, tzinfo=UTC)),
+        ("engine.gpu_memory_utilization=0.5", "engine.gpu_memory_utilization", 0.5),
+    ],
+)
+def test_overrides_do_what_they_say(override, path, expected):
+    value = load(override).model_dump()
+    for step in path.split("."):
+        value = value[step]
+    assert value == expected
+    assert type(value) is type(expected)
+
+
+ERRORS = [
+    # group options
+    (
+        "dataset=movieles",
+        "dataset=movieles: no such dataset; available: movielens. Did you mean 'movielens'?",
+    ),
+    (
+        "drafter=lazer",
+        "drafter=lazer: no such drafter; available: laser, ngram, none, suffix. Did you mean 'laser'?",
+    ),
+    ("acceptance=", "acceptance=: no such acceptance; available: relaxed, strict"),
+    ("dataset=null", "dataset=null: takes one name; available: movielens"),
+    ("drafter=laser,none", "drafter=laser,none: takes one name; available: laser, ngram, none, suffix"),
+    ("acceptance={top_k: 3}", "acceptance={top_k: 3}: takes one name; available: relaxed, strict"),
+    ("~drafter", "drafter: missing; must be a group of keys"),
+    # keys
+    ("acceptance.topk=1", "acceptance.topk: unknown key; did you mean 'acceptance.top_k'?"),
+    ("top_k=3", "top_k: unknown key; did you mean 'acceptance.top_k'?"),
+    ("datasets=movielens", "datasets: unknown key; did you mean 'dataset'?"),
+    ("+acceptance.foo=1", "acceptance.foo: unknown key"),
+    ("~nothing", "nothing: unknown key"),
+    (
+        "model.sampling.repetition_detection.min_cont=5",
+        "did you mean 'model.sampling.repetition_detection.min_count'?",
+    ),
+    ("hydra.run.dir=x", "hydra.run.dir: Hydra's own settings have no effect here"),
+    # values
+    ("acceptance.top_k=0", "acceptance.top_k=0: must be greater than or equal to 1"),
+    ("acceptance.top_k=true", "acceptance.top_k=true: must be a positive integer"),
+    ("acceptance.top_k=2.5", "acceptance.top_k=2.5: must be a positive integer"),
+    ("acceptance.top_k=null", "acceptance.top_k=null: must be a positive integer"),
+    ("acceptance.min_prob=nan", "acceptance.min_prob=nan: must be a finite number"),
+    ("acceptance.min_prob=2", "acceptance.min_prob=2: must be less than or equal to 1"),
+    ("limit=abc", "limit=abc: must be a positive integer or 'all'"),
+    ("limit=0", "limit=0: must be a positive integer or 'all'"),
+    ("limit=", "limit=: must be a positive integer or 'all'"),
+    ("limit=1,2", "limit=1,2: takes one value, not several"),
+    ("cluster.num_workers=0", "cluster.num_workers must be 'auto' or at least 1"),
+    ("cluster.num_workers=x", "cluster.num_workers=x: must be an integer or 'auto'"),
+    ("history_cutoff=1998", "history_cutoff=1998: must be an ISO date, for example 1998-03-01"),
+    ("history_cutoff=1998-13-01", "history_cutoff=1998-13-01: must be an ISO date"),
+    (
+        "model.dtype=bf16",
+        "model.dtype=bf16: must be one of auto, bfloat16, float16, float32; did you mean 'bfloat16'?",
+    ),
+    ("run_id=a b", "run_id=a b: must match"),
+    ("run_id=../x", "run_id=../x: must match"),
+    ("model.name=null", "model.name=null: must be text"),
+    ("engine.enforce_eager=maybe", "engine.enforce_eager=maybe: must be true or false"),
+    ("dataset.item_groups=5", "dataset.item_groups=5: must be a group of keys"),
+    ("dataset.item_groups.groups.western=5", "dataset.item_groups.groups.western=5: must be a list"),
+    ("dataset.item_groups.groups.western=[[1]]", "dataset.item_groups.groups.western[0]=[1]: must be text"),
+    ("drafter.max_draft_tokens=0", "drafter.max_draft_tokens must be at least 1 unless drafter=none"),
+    ("drafter.max_draft_tokens=100", "drafter.max_draft_tokens=100: must be less than or equal to 64"),
+    ("paths.data=s3://x/y", "paths.data=s3://x/y: must be a folder of a local or mounted file system"),
+    ("paths.data=???", "paths.data: missing; give it a value"),
+    ("~acceptance.top_k", "acceptance.top_k: missing; must be a positive integer"),
+    ("engine.max_num_seqs=${nope}", "engine.max_num_seqs: Interpolation key 'nope' not found"),
+    # the override itself
+    ("limit", "limit: not an override; write key=value"),
+    ("=3", "=3: not a valid override (no key)"),
+    ("engine.max_num_seqs=[1", "engine.max_num_seqs=[1: not a valid override ("),
+    ("+dataset=movielens", "dataset appears more than once"),
+    # combinations
+    ("model.sampling.temperature=0.7", "acceptance=relaxed: has an effect on greedy decoding only"),
+    (
+        "knowledge.user.max_tokens=5000",
+        "knowledge.user.max_tokens=5000: must be less than model.max_model_len=2048",
+    ),
+    ("dataset.min_rating=7", "dataset.min_rating=7: must be below 5"),
+]
+
+
+@pytest.mark.parametrize(("override", "expected"), ERRORS, ids=[override for override, _ in ERRORS])
+def test_what_is_wrong_is_one_line_that_names_it(override, expected, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert expected in error_of(override)
+    assert not list(tmp_path.iterdir())
+
+
+def test_several_wrong_values_are_counted():
+    assert error_of("acceptance.top_k=0", "engine.max_num_seqs=0").endswith("(and 1 more)")
+
+
+def test_strict_takes_no_ranks():
+    assert "acceptance.top_k must be 1" in error_of("acceptance=strict", "acceptance.top_k=2")
+
+
+def test_sampling_goes_with_strict_or_without_drafter():
+    load("model.sampling.temperature=0.7", "acceptance=strict")
+    load("model.sampling.temperature=0.7", "drafter=none")
+    load("drafter=none", "acceptance=relaxed")
+
+
+def test_relative_paths_become_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings = load("dataset.raw=ml-1m", "paths.data=out")
+    assert (settings.dataset.raw, settings.paths.data) == (str(tmp_path / "ml-1m"), str(tmp_path / "out"))
+
+
+def write(folder: Path, name: str, text: str) -> None:
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(text)
+
+
+def test_a_team_adds_its_own_configs(tmp_path, monkeypatch):
+    write(tmp_path, "dataset/films.yaml", "defaults: [movielens]\nname: films\nraw: /films\n")
+    assert load("dataset=films", config_dir=tmp_path).dataset.name == "films"
+    assert "available: films, movielens" in error_of("dataset=flims", config_dir=tmp_path)
+    monkeypatch.setenv(config.CONFIG_DIR_VARIABLE, str(tmp_path))
+    assert load("dataset=films").dataset.raw == "/films"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("name: films\n", "dataset.reader: missing"),
+        ("defaults: [movielens]\nnaem: films\n", "dataset.naem: unknown key; did you mean 'dataset.name'?"),
+        ("defaults: [movielens]\nname: 7\n", "dataset.name=7: must be text"),
+        ("name: [films\n", "films.yaml"),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_named_too(tmp_path, text, expected):
+    write(tmp_path, "dataset/films.yaml", text)
+    assert expected in error_of("dataset=films", config_dir=tmp_path)
+
+
+def test_a_missing_config_folder_is_named(tmp_path):
+    assert error_of(config_dir=tmp_path / "no").endswith("/no: no such folder")
+
+
+def test_the_resolved_configuration_reads_back():
+    settings = load("history_cutoff=1998-03-01", "run_id=2026")
+    assert RunSettings.model_validate(yaml.safe_load(as_yaml(settings))) == settings

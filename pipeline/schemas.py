@@ -14,80 +14,96 @@ def _field(name: str, kind: pa.DataType, nullable: bool = False) -> pa.Field:
 
 
 # Domain tables: what a reader makes of raw files.
-USERS = pa.schema([
-    _field("user_id", pa.string()),
-    _field("attributes", pa.map_(pa.string(), pa.string())),  # for example age, gender, occupation
-])
-ITEMS = pa.schema([
-    _field("item_id", pa.string()),
-    _field("title", pa.string()),
-    _field("categories", pa.list_(pa.string())),  # for example genres, in the order of the raw file
-    _field("attributes", pa.map_(pa.string(), pa.string())),  # for example year
-])
-INTERACTIONS = pa.schema([
-    _field("user_id", pa.string()),
-    _field("item_id", pa.string()),
-    _field("rating", pa.float32(), nullable=True),  # null: implicit feedback
-    _field("timestamp", TIMESTAMP),
-])
+USERS = pa.schema(
+    [
+        _field("user_id", pa.string()),
+        _field("attributes", pa.map_(pa.string(), pa.string())),  # for example age, gender, occupation
+    ]
+)
+ITEMS = pa.schema(
+    [
+        _field("item_id", pa.string()),
+        _field("title", pa.string()),
+        _field("categories", pa.list_(pa.string())),  # for example genres, in the order of the raw file
+        _field("attributes", pa.map_(pa.string(), pa.string())),  # for example year
+    ]
+)
+INTERACTIONS = pa.schema(
+    [
+        _field("user_id", pa.string()),
+        _field("item_id", pa.string()),
+        _field("rating", pa.float32(), nullable=True),  # null: implicit feedback
+        _field("timestamp", TIMESTAMP),
+    ]
+)
 
 # A row that could not be used: of the raw data (`file`, `line`), or of a run (`entity_id`, `kind`).
-FAILED = pa.schema([
-    _field("stage", pa.string()),  # read | generate
-    _field("file", pa.string(), nullable=True),
-    _field("line", pa.int64(), nullable=True),  # 1-based
-    _field("entity_id", pa.string(), nullable=True),
-    _field("kind", pa.string(), nullable=True),
-    _field("reason", pa.string()),
-    _field("content", pa.string(), nullable=True),  # the raw line, shortened
-])
+FAILED = pa.schema(
+    [
+        _field("stage", pa.string()),  # read | generate
+        _field("file", pa.string(), nullable=True),
+        _field("line", pa.int64(), nullable=True),  # 1-based
+        _field("entity_id", pa.string(), nullable=True),
+        _field("kind", pa.string(), nullable=True),
+        _field("reason", pa.string()),
+        _field("content", pa.string(), nullable=True),  # the raw line, shortened
+    ]
+)
 
 # One row for each entity and its group of similar entities (a retrieval pool is kept for each).
-GROUPS = pa.schema([
-    _field("entity_id", pa.string()),
-    _field("kind", pa.string()),
-    _field("group", pa.string()),
-])
+GROUPS = pa.schema(
+    [
+        _field("entity_id", pa.string()),
+        _field("kind", pa.string()),
+        _field("group", pa.string()),
+    ]
+)
 
-PROMPTS = pa.schema([
-    *GROUPS,
-    _field("prompt", pa.string()),  # after the chat template
-    _field("prompt_token_ids", TOKEN_IDS),
-    _field("prompt_hash", pa.string()),  # sha256 of the prompt, hex
-    _field("max_tokens", pa.int32()),
-    _field("history_cutoff", TIMESTAMP, nullable=True),  # null for items
-])
+PROMPTS = pa.schema(
+    [
+        *GROUPS,
+        _field("prompt", pa.string()),  # after the chat template
+        _field("prompt_token_ids", TOKEN_IDS),
+        _field("prompt_hash", pa.string()),  # sha256 of the prompt, hex
+        _field("max_tokens", pa.int32()),
+        _field("history_cutoff", TIMESTAMP, nullable=True),  # null for items
+    ]
+)
 
-PLAN = pa.schema([
-    _field("shard", pa.string()),  # for example user-00003; also the name of the part
-    *PROMPTS,
-])
+PLAN = pa.schema(
+    [
+        _field("shard", pa.string()),  # for example user-00003; also the name of the part
+        *PROMPTS,
+    ]
+)
 
 # The product. One row for each entity.
-KNOWLEDGE = pa.schema([
-    _field("entity_id", pa.string()),
-    _field("kind", pa.string()),  # user | item
-    _field("group", pa.string()),
-    _field("text", pa.string()),
-    _field("token_ids", TOKEN_IDS),
-    _field("prompt_hash", pa.string()),
-    _field("num_prompt_tokens", pa.int32()),
-    _field("num_output_tokens", pa.int32()),
-    _field("num_draft_tokens", pa.int32()),  # proposed and verified
-    _field("num_accepted_tokens", pa.int32()),  # draft tokens that the verification took
-    _field("num_relaxed_tokens", pa.int32()),  # of these, not the model's argmax
-    _field("num_decode_steps", pa.int32()),  # forward passes that wrote at least one token
-    _field("finish_reason", pa.string()),  # stop | length | repetition
-    _field("model", pa.string()),
-    _field("model_revision", pa.string()),
-    _field("knowledge", pa.string()),  # the prompt set
-    _field("acceptance", pa.string()),  # strict | relaxed(k=2,p=0.1)
-    _field("datastore_version", pa.string(), nullable=True),  # null: pools were empty
-    _field("fingerprint", pa.string()),
-    _field("run_id", pa.string()),
-    _field("generated_at", TIMESTAMP),
-    _field("history_cutoff", TIMESTAMP, nullable=True),  # null for items
-])
+KNOWLEDGE = pa.schema(
+    [
+        _field("entity_id", pa.string()),
+        _field("kind", pa.string()),  # user | item
+        _field("group", pa.string()),
+        _field("text", pa.string()),
+        _field("token_ids", TOKEN_IDS),
+        _field("prompt_hash", pa.string()),
+        _field("num_prompt_tokens", pa.int32()),
+        _field("num_output_tokens", pa.int32()),
+        _field("num_draft_tokens", pa.int32()),  # proposed and verified
+        _field("num_accepted_tokens", pa.int32()),  # draft tokens that the verification took
+        _field("num_relaxed_tokens", pa.int32()),  # of these, not the model's argmax
+        _field("num_decode_steps", pa.int32()),  # forward passes that wrote at least one token
+        _field("finish_reason", pa.string()),  # stop | length | repetition
+        _field("model", pa.string()),
+        _field("model_revision", pa.string()),
+        _field("knowledge", pa.string()),  # the prompt set
+        _field("acceptance", pa.string()),  # strict | relaxed(k=2,p=0.1)
+        _field("datastore_version", pa.string(), nullable=True),  # null: pools were empty
+        _field("fingerprint", pa.string()),
+        _field("run_id", pa.string()),
+        _field("generated_at", TIMESTAMP),
+        _field("history_cutoff", TIMESTAMP, nullable=True),  # null for items
+    ]
+)
 
 
 def conform(table: pa.Table, schema: pa.Schema, what: str, unique: tuple[str, ...] = ()) -> pa.Table:

@@ -1,0 +1,202 @@
+"""Builds a new datastore version from the one in force and the knowledge of a run."""
+
+import json
+import logging
+import os
+import shutil
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from drafters.datastore.format import (
+    CALIBRATION,
+    HEADER,
+    SUFFIXES,
+    DatastoreError,
+    Document,
+    SegmentEntry,
+    StoreHeader,
+)
+from drafters.datastore.segment import Segment
+from drafters.datastore.store import DOMAIN_GROUP, Datastore
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PoolLimits:
+    """Bounds of a pool. Beyond them it is compacted: superseded texts go first, then the oldest."""
+
+    max_pool_tokens: int = 100_000_000
+    max_domain_tokens: int = 20_000_000
+    max_segment_tokens: int = 32_000_000  # bounds the memory of a build: about 0.7 GB for 2-byte tokens
+    max_segments: int = 4
+    max_superseded_share: float = 0.25
+
+
+class DatastoreBuilder:
+    """Writes version `header.version` below `root`: `add` each pool's new documents, then `finish`.
+
+    The version in force, `previous`, is never touched: its segments are hard-linked where they are kept.
+    Nothing is visible under the version's name before `finish` has flushed everything; a crash leaves
+    only a folder with a temporary name, which the next build of that version removes.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        header: StoreHeader,
+        previous: Datastore | None = None,
+        limits: PoolLimits | None = None,
+    ) -> None:
+        if previous is not None and previous.header.tokenizer_hash != header.tokenizer_hash:
+            raise DatastoreError(f"{previous.folder}: written with another tokenizer, cannot be extended")
+        self._final = root / header.version
+        self._folder = root / f".tmp-{header.version}"
+        self._header = header
+        self._previous = previous
+        self._limits = limits or PoolLimits()
+        self._entries: list[SegmentEntry] = []
+        self._pools_done: set[tuple[str, str]] = set()
+        self._domain: dict[str, list[Document]] = defaultdict(list)
+        if self._final.exists():
+            raise DatastoreError(f"{self._final}: this version exists; versions are immutable")
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.mkdir(parents=True)
+
+    def add(self, kind: str, group: str, documents: Iterable[Document]) -> None:
+        """Extend the pool of (`kind`, `group`) by `documents`, which are consumed as a stream."""
+        if group == DOMAIN_GROUP or (kind, group) in self._pools_done:
+            raise DatastoreError(f"pool {kind}/{group} was added before, or has a reserved name")
+        self._pools_done.add((kind, group))
+        self._write_pool(kind, group, self._sampled_for_domain(kind, documents), self._limits.max_pool_tokens)
+
+    def finish(self, calibration: dict[str, Any] | None = None) -> Path:
+        """Write the domain pools, carry over untouched pools, make the version visible; return its folder."""
+        for kind, group, _ in self._previous.pools() if self._previous else ():
+            if group != DOMAIN_GROUP and (kind, group) not in self._pools_done:
+                self._entries += self._carried(kind, group)
+        for kind in {kind for kind, _ in self._pools_done} | self._previous_kinds():
+            self._write_pool(kind, DOMAIN_GROUP, self._domain.pop(kind, []), self._limits.max_domain_tokens)
+        if calibration is not None:
+            _write_flushed(self._folder / CALIBRATION, json.dumps(calibration))
+        header = replace(self._header, segments=tuple(self._entries))
+        _write_flushed(self._folder / HEADER, header.to_json())
+        self._folder.replace(self._final)
+        return self._final
+
+    def _previous_kinds(self) -> set[str]:
+        return {kind for kind, _, _ in self._previous.pools()} if self._previous else set()
+
+    def _sampled_for_domain(self, kind: str, documents: Iterable[Document]) -> Iterator[Document]:
+        """Pass `documents` through; remember the first of each pool up to the domain pool's budget."""
+        budget = self._limits.max_domain_tokens // 4  # a new night never displaces all older ones
+        for document in documents:
+            if not len(document.token_ids):
+                continue
+            if budget > 0:
+                self._domain[kind].append(document)
+                budget -= len(document.token_ids) + 1
+            yield document
+
+    def _write_pool(self, kind: str, group: str, documents: Iterable[Document], budget: int) -> None:
+        carried = self._carried(kind, group)
+        written = self._write_segments(kind, group, documents, first=_next_number(carried))
+        entries = carried + written
+        if self._needs_compaction(entries, budget):
+            entries = self._compact(entries, budget)
+        self._entries += entries
+        logger.info("pool %s/%s: %d tokens", kind, group, sum(entry.num_tokens for entry in entries))
+
+    def _carried(self, kind: str, group: str) -> list[SegmentEntry]:
+        """Hard-link the previous version's segments of this pool into the new version."""
+        if self._previous is None:
+            return []
+        entries = [e for e in self._previous.header.segments if (e.kind, e.group) == (kind, group)]
+        for entry in entries:
+            for suffix in SUFFIXES:
+                target = entry.path(self._folder, suffix)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                _link_or_copy(entry.path(self._previous.folder, suffix), target)
+        return entries
+
+    def _write_segments(
+        self, kind: str, group: str, documents: Iterable[Document], first: int
+    ) -> list[SegmentEntry]:
+        entries: list[SegmentEntry] = []
+        for batch in _batched_by_tokens(documents, self._limits.max_segment_tokens):
+            segment = Segment.build(batch, self._header.dtype)
+            entries.append(segment.write(self._folder, kind, group, f"{first + len(entries):06d}"))
+        return entries
+
+    def _needs_compaction(self, entries: list[SegmentEntry], budget: int) -> bool:
+        num_tokens = sum(entry.num_tokens for entry in entries)
+        full_segments = num_tokens // self._limits.max_segment_tokens
+        if num_tokens > budget or len(entries) > self._limits.max_segments + full_segments:
+            return True
+        if len(entries) < 2:
+            return False
+        num_documents = sum(entry.num_documents for entry in entries)
+        num_entities = len({document.entity for document in self._youngest_first(entries)})
+        return num_documents - num_entities > self._limits.max_superseded_share * num_documents
+
+    def _compact(self, entries: list[SegmentEntry], budget: int) -> list[SegmentEntry]:
+        """Merge `entries`: the youngest text of each entity, the youngest entities, up to `budget` tokens."""
+        seen: set[int] = set()
+        kept: list[Document] = []
+        num_tokens = 0
+        for document in self._youngest_first(entries):
+            if document.entity in seen:
+                continue
+            num_tokens += len(document.token_ids) + 1
+            if num_tokens > budget:
+                break
+            seen.add(document.entity)
+            kept.append(document)
+        kind, group = entries[0].kind, entries[0].group
+        merged = self._write_segments(kind, group, reversed(kept), first=_next_number(entries))
+        for entry in entries:
+            for suffix in SUFFIXES:
+                entry.path(self._folder, suffix).unlink()
+        return merged
+
+    def _youngest_first(self, entries: list[SegmentEntry]) -> Iterator[Document]:
+        for entry in reversed(entries):
+            segment = Segment.open(self._folder, entry, self._header.dtype)
+            for number in range(segment.num_documents - 1, -1, -1):
+                yield segment.document(number)
+
+
+def _next_number(entries: list[SegmentEntry]) -> int:
+    return max((int(entry.name) for entry in entries), default=-1) + 1
+
+
+def _batched_by_tokens(documents: Iterable[Document], max_tokens: int) -> Iterator[list[Document]]:
+    batch: list[Document] = []
+    size = 0
+    for document in documents:
+        length = len(document.token_ids) + 1
+        if batch and size + length > max_tokens:
+            yield batch
+            batch, size = [], 0
+        batch.append(document)
+        size += length
+    if batch:
+        yield batch
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    """A hard link where the file system has them: a version then costs only what is new in it."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _write_flushed(path: Path, text: str) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())

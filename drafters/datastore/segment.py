@@ -1,0 +1,161 @@
+"""One indexed run of documents, in memory or memory-mapped."""
+
+import hashlib
+import mmap
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pydivsufsort
+
+from drafters.datastore.format import (
+    MAX_SEGMENT_TOKENS,
+    SUFFIXES,
+    DatastoreError,
+    Document,
+    SegmentEntry,
+    TokenIds,
+    separator,
+)
+
+INDEX_DTYPE = np.dtype("<i4")
+DOCS_DTYPE = np.dtype("<i8")
+ENTITIES_DTYPE = np.dtype("<u8")
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Tokens of documents and their prefix array; see `drafters.datastore.format` for the invariants."""
+
+    tokens: npt.NDArray[Any]  # uint16 or uint32 [num_tokens]
+    index: npt.NDArray[np.int32]  # [num_tokens]
+    docs: npt.NDArray[np.int64]  # [num_documents + 1]
+    entities: npt.NDArray[np.uint64]  # [num_documents]
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens, separators included."""
+        return len(self.tokens)
+
+    @property
+    def num_documents(self) -> int:
+        """Documents."""
+        return len(self.docs) - 1
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes on disk, and in memory when every page is resident."""
+        return sum(array.nbytes for array in (self.tokens, self.index, self.docs, self.entities))
+
+    def document(self, number: int) -> Document:
+        """Document `number`; its token ids are a view."""
+        ids = self.tokens[self.docs[number] : self.docs[number + 1] - 1]
+        return Document(int(self.entities[number]), ids)
+
+    def documents(self) -> list[Document]:
+        """All documents, in order."""
+        return [self.document(number) for number in range(self.num_documents)]
+
+    @cached_property
+    def _entity_order(self) -> npt.NDArray[np.intp]:
+        return np.argsort(self.entities, kind="stable")
+
+    def find(self, entity: int) -> Document | None:
+        """The youngest document of `entity`, or None."""
+        order = self._entity_order
+        rank = int(np.searchsorted(self.entities, np.uint64(entity), side="right", sorter=order)) - 1
+        if rank < 0 or int(self.entities[order[rank]]) != entity:
+            return None
+        return self.document(int(order[rank]))
+
+    @classmethod
+    def build(cls, documents: Sequence[Document], dtype: np.dtype[Any]) -> "Segment":
+        """Index `documents`. Building takes about 20 bytes of memory a token of 2 bytes, 40 of 4."""
+        tokens, docs = concatenate([document.token_ids for document in documents], dtype)
+        entities = np.fromiter((document.entity for document in documents), ENTITIES_DTYPE, len(documents))
+        return cls(tokens, prefix_array(tokens), docs, entities)
+
+    @classmethod
+    def open(cls, root: Path, entry: SegmentEntry, dtype: np.dtype[Any]) -> "Segment":
+        """Map the files of `entry`; raise `DatastoreError` if one is missing or has the wrong size."""
+        tokens = _map(entry.path(root, ".tokens"), dtype, entry.num_tokens)
+        index = _map(entry.path(root, ".index"), INDEX_DTYPE, entry.num_tokens)
+        docs = _map(entry.path(root, ".docs"), DOCS_DTYPE, entry.num_documents + 1)
+        entities = _map(entry.path(root, ".entities"), ENTITIES_DTYPE, entry.num_documents)
+        return cls(tokens, index, docs, entities)
+
+    def write(self, root: Path, kind: str, group: str, name: str) -> SegmentEntry:
+        """Write and flush the files below `root`; return their header entry."""
+        arrays = dict(zip(SUFFIXES, (self.tokens, self.index, self.docs, self.entities), strict=True))
+        entry = SegmentEntry(kind, group, name, self.num_tokens, self.num_documents, {})
+        checksums = {}
+        for suffix, array in arrays.items():
+            path = entry.path(root, suffix)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            data = array.tobytes()
+            with path.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            checksums[suffix] = hashlib.sha256(data).hexdigest()
+        return SegmentEntry(kind, group, name, self.num_tokens, self.num_documents, checksums)
+
+
+def concatenate(
+    documents: Sequence[TokenIds], dtype: np.dtype[Any]
+) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+    """Lay documents end to end, each followed by the separator; also their starts and the total."""
+    lengths = np.fromiter((len(document) + 1 for document in documents), np.int64, len(documents))
+    docs = np.zeros(len(documents) + 1, DOCS_DTYPE)
+    np.cumsum(lengths, out=docs[1:])
+    if docs[-1] > MAX_SEGMENT_TOKENS:
+        raise DatastoreError(f"a segment holds at most {MAX_SEGMENT_TOKENS} tokens, not {docs[-1]}")
+    tokens = np.full(int(docs[-1]), separator(dtype), dtype)
+    for start, document in zip(docs[:-1], documents, strict=True):
+        ids = np.asarray(document)
+        if ids.size and (ids.min() < 0 or ids.max() >= separator(dtype)):
+            raise DatastoreError(
+                f"token ids must lie in [0, {separator(dtype)}), found {ids.min()}..{ids.max()}"
+            )
+        tokens[start : start + len(ids)] = ids
+    return tokens, docs
+
+
+def prefix_array(tokens: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
+    """Positions of `tokens` ordered by the token there, then the one before it, and so on.
+
+    This is the suffix array of the reversed tokens. libdivsufsort sorts bytes; written big-endian,
+    tokens sort like their bytes, and every `itemsize`-th entry of the byte order is a token boundary.
+    """
+    num_tokens, itemsize = len(tokens), tokens.dtype.itemsize
+    if num_tokens == 0:
+        return np.empty(0, INDEX_DTYPE)
+    big_endian = np.ascontiguousarray(tokens[::-1].astype(tokens.dtype.newbyteorder(">")))
+    order = pydivsufsort.divsufsort(big_endian.view(np.uint8))
+    order = order[order % itemsize == 0]
+    np.floor_divide(order, itemsize, out=order)
+    np.subtract(num_tokens - 1, order, out=order)
+    return order.astype(INDEX_DTYPE, copy=False)
+
+
+def _map(path: Path, dtype: np.dtype[Any], length: int) -> npt.NDArray[Any]:
+    """Map `length` values of `dtype`, read-only and shared between the processes of a node."""
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise DatastoreError(f"{path}: missing, though the header names it") from error
+    if size != length * dtype.itemsize:
+        raise DatastoreError(
+            f"{path}: {size} bytes, the header says {length * dtype.itemsize} (truncated or altered)"
+        )
+    if length == 0:
+        return np.empty(0, dtype)
+    with path.open("rb") as file:
+        mapped = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+    mapped.madvise(mmap.MADV_RANDOM)  # a search touches single pages; read-ahead would evict useful ones
+    return np.frombuffer(mapped, dtype)

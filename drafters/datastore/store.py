@@ -1,0 +1,79 @@
+"""A datastore version, opened for reading."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from drafters.datastore.format import CALIBRATION, HEADER, SUFFIXES, DatastoreError, StoreHeader, TokenIds
+from drafters.datastore.segment import Segment
+
+DOMAIN_GROUP = "_domain"
+"""Name of the pool that holds documents of every group of a kind, up to a token budget."""
+
+
+class Datastore:
+    """All pools of one version, memory-mapped: opening reads no token."""
+
+    def __init__(self, folder: Path, header: StoreHeader) -> None:
+        self.folder = folder
+        self.header = header
+        self._pools: dict[tuple[str, str], list[Segment]] = {}
+        for entry in header.segments:
+            segment = Segment.open(folder, entry, header.dtype)
+            self._pools.setdefault((entry.kind, entry.group), []).append(segment)
+
+    @classmethod
+    def open(cls, folder: Path | str, tokenizer_hash: str, vocab_size: int) -> "Datastore":
+        """Open the version in `folder`; refuse one that another tokenizer or vocabulary wrote.
+
+        Sizes are checked here, contents by `verify`.
+        """
+        folder = Path(folder)
+        header = StoreHeader.read(folder)
+        if header.tokenizer_hash != tokenizer_hash:
+            raise DatastoreError(
+                f"{folder}: its pools were written with tokenizer {header.tokenizer_hash[:12]}, "
+                f"the model's is {tokenizer_hash[:12]}"
+            )
+        if header.vocab_size != vocab_size:
+            raise DatastoreError(
+                f"{folder}: vocabulary size {header.vocab_size}, the model's is {vocab_size}"
+            )
+        return cls(folder, header)
+
+    def pool(self, kind: str, group: str) -> list[Segment]:
+        """Segments of the pool of (`kind`, `group`), oldest first; empty if there is none."""
+        return self._pools.get((kind, group), [])
+
+    def previous(self, kind: str, group: str, entity: int) -> TokenIds | None:
+        """Token ids of the youngest text of `entity` (see `entity_key`) in its pool, or None."""
+        for segment in reversed(self.pool(kind, group)):
+            document = segment.find(entity)
+            if document is not None:
+                return document.token_ids
+        return None
+
+    def pools(self) -> Iterator[tuple[str, str, list[Segment]]]:
+        """(kind, group, segments) of every pool."""
+        for (kind, group), segments in self._pools.items():
+            yield kind, group, segments
+
+    @property
+    def num_tokens(self) -> int:
+        """Pooled tokens of all groups; the domain pools, which repeat them, are not counted."""
+        return sum(entry.num_tokens for entry in self.header.segments if entry.group != DOMAIN_GROUP)
+
+    @property
+    def calibration(self) -> Path | None:
+        """File of the drafter's calibration, if one was stored with this version."""
+        path = self.folder / CALIBRATION
+        return path if path.exists() else None
+
+    def verify(self) -> None:
+        """Compare every file with its checksum; raise `DatastoreError` naming the first that differs."""
+        for entry in self.header.segments:
+            for suffix in SUFFIXES:
+                path = entry.path(self.folder, suffix)
+                with path.open("rb") as file:
+                    if hashlib.file_digest(file, "sha256").hexdigest() != entry.checksums.get(suffix):
+                        raise DatastoreError(f"{path}: its content does not match the checksum in {HEADER}")

@@ -1,0 +1,266 @@
+"""From retrieved occurrences to a draft: votes, calibrated chances, one native call for all rows.
+
+Every occurrence of the context's end proposes its continuation. Token by token, the occurrences that
+agree with the draft so far vote with a weight that grows with the context they share; the winner's chance
+of acceptance is a logistic function of how it won (`features`), learned online (`learn`).
+"""
+
+from typing import Any
+
+import numba
+import numpy as np
+
+from drafters.retrieval.search import (
+    MAX_MATCH,
+    nearest,
+    nearest_by_scan,
+    view_i32,
+    view_u16,
+    view_u32,
+)
+
+OWN, PREVIOUS, GROUP, DOMAIN = 0, 1, 2, 3
+SOURCES = ("own", "previous", "group", "domain")
+"""Draft sources: the request's own context, its entity's previous text, its group's pool, other groups."""
+NUM_SOURCES = 4
+
+NEIGHBOURS_POOL = 24  # occurrences taken from one segment
+NEIGHBOURS_TEXT = 16  # occurrences taken from a single text
+MAX_CANDIDATES = 256
+NUM_FEATURES = 24
+END = -1  # a continuation that has run out
+
+# Vote weights. A token more of shared context outweighs three competitors; the request's own text and its
+# entity's previous one outweigh strangers' texts. Found on recordings with drafters.replay, see docs.
+VOTE_GROWTH = 4.0
+VOTE_LENGTH_LIMIT = 24
+VOTE_OWN_TEXT = 10.0
+
+
+@numba.njit(nogil=True, cache=True)
+def _copy_continuation(tokens: Any, position: int, limit: int, separator: int, target: Any) -> None:
+    """Copy what follows `position` into `target`, up to its width, the text's end, or `limit`."""
+    width = len(target)
+    for offset in range(width):
+        source = position + 1 + offset
+        if source >= limit or tokens[source] == separator:
+            target[offset:] = END
+            return
+        target[offset] = tokens[source]
+
+
+@numba.njit(nogil=True, cache=True)
+def _search_pool(
+    tokens: Any,
+    index: Any,
+    suffix: Any,
+    suffix_length: int,
+    separator: int,
+    source: int,
+    table: Any,
+    found: int,
+) -> int:
+    """Add the nearest occurrences of one segment to the candidate table."""
+    continuations, lengths, sources, positions = table
+    room = min(NEIGHBOURS_POOL, MAX_CANDIDATES - found)
+    count = nearest(tokens, index, suffix, suffix_length, positions[:room], lengths[found : found + room])
+    for i in range(count):
+        _copy_continuation(tokens, positions[i], len(tokens), separator, continuations[found + i])
+        sources[found + i] = source
+    return found + count
+
+
+@numba.njit(nogil=True, cache=True)
+def _search_text(
+    tokens: Any,
+    num_tokens: int,
+    limit: int,
+    suffix: Any,
+    suffix_length: int,
+    source: int,
+    table: Any,
+    found: int,
+) -> int:
+    """Add the nearest occurrences within one text, which has no index, to the candidate table."""
+    continuations, lengths, sources, positions = table
+    room = min(NEIGHBOURS_TEXT, MAX_CANDIDATES - found)
+    count = nearest_by_scan(
+        tokens, num_tokens, suffix, suffix_length, positions[:room], lengths[found : found + room]
+    )
+    for i in range(count):
+        _copy_continuation(tokens, positions[i], limit, END, continuations[found + i])
+        sources[found + i] = source
+    return found + count
+
+
+@numba.njit(nogil=True, cache=True)
+def _fill_suffix(context: Any, length: int, start: int, boundary: int, suffix: Any) -> int:
+    """Write the last tokens of context[start:length] backwards into `suffix`, then `boundary` if it fits."""
+    count = 0
+    while count < MAX_MATCH and length - 1 - count >= start:
+        suffix[count] = context[length - 1 - count]
+        count += 1
+    if count < MAX_MATCH and boundary >= 0:
+        suffix[count] = boundary
+        count += 1
+    return count
+
+
+@numba.njit(nogil=True, cache=True)
+def _vote(table: Any, active: Any, found: int, depth: int, ballot: Any) -> int:
+    """Count the votes at `depth`; fill `ballot`, return the number of distinct tokens."""
+    continuations, lengths, sources, _ = table
+    tokens, scores, votes, reach = ballot
+    distinct = 0
+    for i in range(found):
+        token = continuations[i, depth]
+        if not active[i] or token == END:
+            continue
+        length = lengths[i] + depth
+        score = VOTE_GROWTH ** min(length, VOTE_LENGTH_LIMIT)
+        if sources[i] <= PREVIOUS:
+            score *= VOTE_OWN_TEXT
+        slot = 0
+        while slot < distinct and tokens[slot] != token:
+            slot += 1
+        if slot == distinct:
+            tokens[slot], scores[slot], votes[slot] = token, 0.0, 0
+            reach[slot, :] = 0
+            distinct += 1
+        scores[slot] += score
+        votes[slot] += 1
+        reach[slot, sources[i]] = max(reach[slot, sources[i]], length)
+    return distinct
+
+
+@numba.njit(nogil=True, cache=True)
+def _describe(ballot: Any, distinct: int, depth: int, features: Any) -> int:
+    """Choose the token with most votes, write its features; return its slot of the ballot."""
+    _, scores, votes, reach = ballot
+    winner = 0
+    total_score, total_votes = 0.0, 0
+    for slot in range(distinct):
+        total_score += scores[slot]
+        total_votes += votes[slot]
+        if scores[slot] > scores[winner]:
+            winner = slot
+    share = scores[winner] / total_score
+    count = votes[winner]
+    longest = reach[winner].max()
+    features[:] = 0.0
+    features[0] = 1.0
+    features[1] = np.log2(1.0 + longest)
+    features[2] = np.log((share + 0.02) / (1.02 - share))
+    features[3] = np.log((count + 0.3) / (total_votes - count + 0.3))
+    features[4] = np.log2(count)
+    for source in range(NUM_SOURCES):
+        features[5 + source] = np.log2(1.0 + reach[winner, source])
+        features[9 + source] = 1.0 if reach[winner, source] == longest else 0.0
+    features[13] = 0.3 * min(depth, 6)
+    features[14] = 1.0 if total_votes == 1 else 0.0
+    features[15] = 1.0 if longest == 1 else 0.0
+    features[16] = 1.0 if longest == 2 else 0.0
+    features[17] = 1.0 if longest >= 8 else 0.0
+    features[18] = 1.0 if longest >= 16 else 0.0
+    features[19] = 0.3 * features[1] * features[2]
+    return winner
+
+
+@numba.njit(nogil=True, cache=True)
+def _sigmoid_of_dot(weights: Any, features: Any) -> float:
+    total = 0.0
+    for i in range(NUM_FEATURES):
+        total += weights[i] * features[i]
+    return 1.0 / (1.0 + np.exp(-total))
+
+
+@numba.njit(nogil=True, cache=True)
+def _extend_draft(
+    table: Any, found: int, weights: Any, floor: float, max_tokens: int, ballot: Any, active: Any, out: Any
+) -> int:
+    """Draft token by token while the chance that all of them are accepted is at least `floor`.
+
+    One token below the floor is still described: what becomes of it teaches the calibration.
+    """
+    continuations = table[0]
+    tokens, chances, sources, features = out
+    active[:found] = True
+    reached = 1.0
+    for depth in range(max_tokens):
+        distinct = _vote(table, active, found, depth, ballot)
+        if distinct == 0:
+            return depth
+        winner = _describe(ballot, distinct, depth, features[depth])
+        token = ballot[0][winner]
+        reached *= _sigmoid_of_dot(weights, features[depth])
+        tokens[depth], chances[depth] = token, reached
+        sources[depth] = np.argmax(ballot[3][winner])
+        if reached < floor:
+            return depth + 1
+        for i in range(found):
+            active[i] = active[i] and continuations[i, depth] == token
+    return max_tokens
+
+
+@numba.njit(nogil=True, cache=True)
+def draft_rows(
+    first: int,
+    last: int,
+    context: Any,  # int32 [batch, max_len]
+    num_tokens: Any,  # [rows] tokens of each row's context
+    rows: Any,  # [rows] its row in `context`
+    slots: Any,  # [rows] its request's slot in the state arrays
+    output_start: Any,  # [slots] first generated token
+    previous: Any,  # int64 [slots, 2] address and length of the entity's previous text, int32
+    segments: Any,  # int64 [segments, 5] tokens address, index address, length, itemsize, source
+    segment_offsets: Any,  # [slots + 1] ranges in `segment_lists`
+    segment_lists: Any,
+    weights: Any,
+    floor: float,
+    max_tokens: Any,  # [rows]
+    state: Any,  # tokens, chances, sources, features, num_considered by slot
+) -> None:
+    """Draft for rows `first` to `last` of the step; results go to the requests' slots of `state`."""
+    width = state[0].shape[1]
+    table = (
+        np.empty((MAX_CANDIDATES, width), np.int32),
+        np.empty(MAX_CANDIDATES, np.int64),
+        np.empty(MAX_CANDIDATES, np.int64),
+        np.empty(MAX_CANDIDATES, np.int64),
+    )
+    ballot = (
+        np.empty(MAX_CANDIDATES, np.int32),
+        np.empty(MAX_CANDIDATES, np.float64),
+        np.empty(MAX_CANDIDATES, np.int64),
+        np.empty((MAX_CANDIDATES, NUM_SOURCES), np.int64),
+    )
+    active = np.empty(MAX_CANDIDATES, np.bool_)
+    suffix = np.empty(MAX_MATCH, np.int64)
+    for row in range(first, last):
+        slot, length = slots[row], num_tokens[row]
+        text = context[rows[row]]
+        found = 0
+        count = _fill_suffix(text, length, 0, END, suffix)
+        found = _search_text(text, length - 1, length, suffix, count, OWN, table, found)
+        if previous[slot, 1] > 0:
+            earlier = view_i32(previous[slot, 0], previous[slot, 1])
+            count = _fill_suffix(text, length, output_start[slot], END, suffix)
+            found = _search_text(earlier, len(earlier), len(earlier), suffix, count, PREVIOUS, table, found)
+        for entry in range(segment_offsets[slot, 0], segment_offsets[slot, 1]):
+            segment = segments[segment_lists[entry]]
+            size, source = segment[2], segment[4]
+            index = view_i32(segment[1], size)
+            if segment[3] == 2:
+                count = _fill_suffix(text, length, output_start[slot], 0xFFFF, suffix)
+                found = _search_pool(
+                    view_u16(segment[0], size), index, suffix, count, 0xFFFF, source, table, found
+                )
+            else:
+                count = _fill_suffix(text, length, output_start[slot], 0xFFFFFFFF, suffix)
+                found = _search_pool(
+                    view_u32(segment[0], size), index, suffix, count, 0xFFFFFFFF, source, table, found
+                )
+        out = (state[0][slot], state[1][slot], state[2][slot], state[3][slot])
+        state[4][slot] = _extend_draft(
+            table, found, weights, floor, min(max_tokens[row], width), ballot, active, out
+        )

@@ -1,0 +1,64 @@
+"""Online logistic regression of acceptance: what a verified step teaches about drafted tokens."""
+
+from typing import Any
+
+import numba
+import numpy as np
+
+from drafters.retrieval.draft import NUM_FEATURES
+
+LEARNING_RATE = 0.3  # of AdaGrad (Duchi et al., JMLR 2011); its steps shrink as evidence grows
+
+
+@numba.njit(nogil=True, cache=True)
+def learn_rows(
+    context: Any,  # int32 [batch, max_len]
+    num_tokens: Any,  # [rows] tokens of each row's context, the new ones included
+    rows: Any,  # [rows]
+    slots: Any,  # [rows]
+    drafted_at: Any,  # [slots] context length when the draft was made; 0: none
+    num_proposed: Any,  # [slots] tokens handed to the verification
+    mismatch_label: float,  # chance that a token other than the model's choice would have been accepted
+    weights: Any,
+    squares: Any,
+    state: Any,  # tokens, chances, sources, features, num_considered by slot
+    counts: Any,  # int64 [sources, 2] drafted, accepted
+) -> None:
+    """Compare each draft with the tokens that came, in order, up to the first difference.
+
+    Tokens that were drafted but not handed to verification are compared as well: the model's own next
+    token tells whether a strict rule would have accepted them, and `mismatch_label` what a relaxed one
+    would have done. The calibration thus learns about drafts that are too unlikely to be worth verifying.
+    """
+    tokens, _, sources, features, num_considered = state
+    for row in range(len(rows)):
+        slot, length = slots[row], num_tokens[row]
+        start = drafted_at[slot]
+        if start == 0:
+            continue
+        text = context[rows[row]]
+        matching = True
+        for i in range(num_considered[slot]):
+            known = matching and start + i < length
+            hit = known and text[start + i] == tokens[slot, i]
+            if i < num_proposed[slot]:
+                counts[sources[slot, i], 0] += 1
+                counts[sources[slot, i], 1] += 1 if hit else 0
+            if not known:
+                matching = False
+                continue
+            label = 1.0 if hit else (0.0 if i < num_proposed[slot] else mismatch_label)
+            _update(weights, squares, features[slot, i], label)
+            matching = hit
+
+
+@numba.njit(nogil=True, cache=True)
+def _update(weights: Any, squares: Any, features: Any, label: float) -> None:
+    score = 0.0
+    for i in range(NUM_FEATURES):
+        score += weights[i] * features[i]
+    error = 1.0 / (1.0 + np.exp(-score)) - label
+    for i in range(NUM_FEATURES):
+        gradient = error * features[i]
+        squares[i] += gradient * gradient
+        weights[i] -= LEARNING_RATE * gradient / np.sqrt(squares[i] + 1.0)

@@ -1,0 +1,442 @@
+"""The one file that touches vLLM's internals: proposer, acceptance rule, worker extension.
+
+Use with a plain `vllm.LLM`:
+
+    llm = LLM(model=..., **engine_args(LaserConfig(max_draft_tokens=16)))
+    install(llm)
+    extra_args = request_args("req-1", rule=AcceptanceRule(top_k=2, min_prob=0.1))
+    llm.generate(prompt, SamplingParams(temperature=0, extra_args=extra_args))
+    finish(llm, [FinishedRequest("req-1", "item", "entity", output_token_ids)])
+
+Works with vLLM 0.22 to 0.32 (V1 model runner). `check_contract` names what a newer vLLM has changed.
+"""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import llvmlite.binding
+import numpy as np
+import numpy.typing as npt
+import torch
+from vllm.v1.sample.rejection_sampler import RejectionSampler
+
+from drafters.acceptance import AcceptanceRule, raise_above_argmax, relaxed_matches
+from drafters.calibration import Calibration
+from drafters.datastore import Datastore, Document
+from drafters.laser import DraftKey, LaserDrafter, SourceStats, available_threads
+
+
+def _make_llvmlite_scannable() -> None:
+    """Let vLLM's CPU start-up, which reads `vars()` of every loaded module's attributes, pass llvmlite.
+
+    llvmlite's library handle answers any name with a function of the library, `__dict__` included; with
+    numba imported before the engine starts, vLLM 0.32 mistakes that for an instance dictionary.
+    """
+    wrapper = type(llvmlite.binding.ffi.lib)
+    look_up = wrapper.__getattr__
+
+    def look_up_public(self: Any, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return look_up(self, name)
+
+    wrapper.__getattr__ = look_up_public
+
+
+_make_llvmlite_scannable()
+
+CONFIG_KEY = "laser"
+REQUEST_KEY = "laser"
+STRICT = AcceptanceRule()
+
+
+class VllmContractError(RuntimeError):
+    """The installed vLLM lacks something that this adapter builds on."""
+
+
+@dataclass(frozen=True)
+class LaserConfig:
+    """What the proposer needs; travels inside vLLM's `additional_config`."""
+
+    max_draft_tokens: int
+    datastore: str | None = None  # folder of a datastore version
+    tokenizer_hash: str = ""
+
+
+@dataclass(frozen=True)
+class FinishedRequest:
+    """A request whose output is complete; its text teaches the drafts of the others."""
+
+    key: str
+    kind: str
+    entity_id: str
+    token_ids: Sequence[int]
+
+
+@dataclass
+class RequestStats:
+    """Decoding of one request."""
+
+    num_decode_steps: int = 0
+    num_draft_tokens: int = 0
+    num_accepted_tokens: int = 0
+    num_relaxed_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class DrafterStats:
+    """Running totals of a worker's drafter."""
+
+    sources: dict[str, SourceStats]
+    price: float
+    base_sec: float
+    marginal_sec: float
+    propose_sec: float
+    num_steps: int
+
+
+def engine_args(config: LaserConfig) -> dict[str, Any]:
+    """Keyword arguments that make a `vllm.LLM` draft with LASER; follow with `install`."""
+    return {
+        "speculative_config": {
+            "method": "custom_class",
+            "model": f"{__name__}.LaserProposer",
+            "num_speculative_tokens": config.max_draft_tokens,
+        },
+        "worker_extension_cls": f"{__name__}.LaserWorkerExtension",
+        "additional_config": {CONFIG_KEY: asdict(config)},
+    }
+
+
+def request_args(key: str, draft: DraftKey | None = None, rule: AcceptanceRule = STRICT) -> dict[str, Any]:
+    """`SamplingParams.extra_args` of a request: its key for `finish`, its pools, its acceptance rule."""
+    return {
+        REQUEST_KEY: {
+            "key": key,
+            "draft": asdict(draft or DraftKey()),
+            "top_k": rule.top_k,
+            "min_prob": rule.min_prob,
+        }
+    }
+
+
+def install(llm: Any) -> None:
+    """Connect the proposer and the acceptance rule with the engine's workers; once, before any request."""
+    llm.collective_rpc("laser_install")
+
+
+def finish(llm: Any, finished: Sequence[FinishedRequest]) -> dict[str, RequestStats]:
+    """Take the statistics of finished requests, by key, and let their texts draft for others."""
+    payload = [(r.key, r.kind, r.entity_id, list(r.token_ids)) for r in finished]
+    stats = llm.collective_rpc("laser_finish", args=(payload,))[0]
+    return {key: RequestStats(*values) for key, values in stats.items()}
+
+
+def teach(llm: Any, kind: str, texts: Sequence[tuple[str, Sequence[int]]]) -> None:
+    """Let earlier texts, (entity id, token ids), draft for all requests of `kind`."""
+    llm.collective_rpc("laser_teach", args=(kind, [(entity, list(ids)) for entity, ids in texts]))
+
+
+def drafter_stats(llm: Any) -> DrafterStats:
+    """Running totals of the first worker's drafter (all ranks of a tensor-parallel engine draft alike)."""
+    raw = llm.collective_rpc("laser_stats")[0]
+    sources = {name: SourceStats(*counts) for name, counts in raw.pop("sources").items()}
+    return DrafterStats(sources=sources, **raw)
+
+
+def calibration(llm: Any) -> dict[str, Any]:
+    """What the drafter has learned; stored with the datastore, it gives the next run a warm start."""
+    learned: dict[str, Any] = llm.collective_rpc("laser_calibration")[0]
+    return learned
+
+
+def check_contract(model_runner: Any) -> None:
+    """Raise `VllmContractError` if `model_runner` lacks something that this file reads or replaces."""
+    import vllm
+
+    def require(present: bool, what: str) -> None:
+        if not present:
+            raise VllmContractError(
+                f"vLLM {vllm.__version__}: {what}; drafters/vllm_adapter.py must be adapted"
+            )
+
+    require(
+        isinstance(getattr(model_runner, "drafter", None), LaserProposer), "model_runner.drafter is not ours"
+    )
+    sampler = getattr(model_runner, "rejection_sampler", None)
+    require(isinstance(sampler, RejectionSampler), "model_runner.rejection_sampler is no RejectionSampler")
+    for method in ("forward", "apply_logits_processors"):
+        require(callable(getattr(RejectionSampler, method, None)), f"RejectionSampler.{method} is gone")
+    batch = getattr(model_runner, "input_batch", None)
+    for name in ("req_ids", "num_prompt_tokens", "token_ids_cpu", "num_tokens_no_spec"):
+        require(hasattr(batch, name), f"model_runner.input_batch.{name} is gone")
+    require(isinstance(getattr(model_runner, "requests", None), dict), "model_runner.requests is no dict")
+
+
+class LaserRejectionSampler(RejectionSampler):
+    """vLLM's rejection sampler with the relaxed rule for greedy requests.
+
+    An acceptable draft token's logit is raised above the argmax after penalties and masks; the greedy
+    verification then takes it. Sampled requests keep the standard rejection sampling.
+    """
+
+    laser_rules: "BatchRules"
+
+    def forward(self, metadata: Any, *args: Any, **kwargs: Any) -> Any:
+        """Verify; remember the step's drafts for the proposer."""
+        self.laser_rules.verified = list(metadata.num_draft_tokens)
+        self.laser_rules.relaxed = None
+        return super().forward(metadata, *args, **kwargs)
+
+    def apply_logits_processors(
+        self, logits: torch.Tensor, sampling_metadata: Any, metadata: Any
+    ) -> torch.Tensor:
+        """Penalties and masks, then the acceptance rule."""
+        logits = super().apply_logits_processors(logits, sampling_metadata, metadata)
+        top_k, min_prob = self.laser_rules.tensors(
+            metadata.num_draft_tokens, sampling_metadata, logits.device
+        )
+        if top_k is None:
+            return logits
+        accepted = relaxed_matches(logits, metadata.draft_token_ids, top_k, min_prob)
+        self.laser_rules.relaxed = accepted
+        return raise_above_argmax(logits, metadata.draft_token_ids, accepted)
+
+
+@dataclass
+class BatchRules:
+    """The acceptance rules of the requests in the batch, and what the last verification did with them."""
+
+    model_runner: Any
+    verified: list[int] | None = None  # draft tokens of each row in the last step; None: none anywhere
+    relaxed: torch.Tensor | None = None  # bool [sum(verified)]
+    _rules: dict[str, AcceptanceRule] = field(default_factory=dict)
+
+    def rule(self, request_id: str) -> AcceptanceRule:
+        """The rule of `request_id`: strict unless it asked for another."""
+        rule = self._rules.get(request_id)
+        if rule is None:
+            raw = _request_options(self.model_runner, request_id)
+            rule = AcceptanceRule(int(raw.get("top_k", 1)), float(raw.get("min_prob", 0.0)))
+            self._rules[request_id] = rule
+        return rule
+
+    def forget(self, request_id: str) -> None:
+        """Drop what is remembered of `request_id`."""
+        self._rules.pop(request_id, None)
+
+    def tensors(
+        self, num_draft_tokens: Sequence[int], sampling_metadata: Any, device: torch.device
+    ) -> tuple[torch.Tensor | None, torch.Tensor]:
+        """top_k and min_prob for every drafted position; (None, empty) if every request is strict."""
+        rules = [self.rule(request_id) for request_id in self.model_runner.input_batch.req_ids]
+        top_k = torch.tensor([rule.top_k for rule in rules[: len(num_draft_tokens)]])
+        if not sampling_metadata.all_greedy:
+            temperature = sampling_metadata.temperature[: len(num_draft_tokens)].cpu()
+            top_k = torch.where(temperature == 0, top_k, torch.ones_like(top_k))
+        if int(top_k.max()) <= 1:
+            return None, torch.empty(0)
+        min_prob = torch.tensor([rule.min_prob for rule in rules[: len(num_draft_tokens)]])
+        repeats = torch.tensor(num_draft_tokens)
+        return (
+            top_k.repeat_interleave(repeats).to(device, non_blocking=True),
+            min_prob.repeat_interleave(repeats).to(device, non_blocking=True),
+        )
+
+    def take_step(self, num_sampled: Sequence[int]) -> tuple[list[int], list[int]]:
+        """(draft tokens, relaxed tokens) of each row in the step that just ended."""
+        num_rows = len(num_sampled)
+        verified, relaxed = self.verified, self.relaxed
+        self.verified = self.relaxed = None
+        if verified is None:
+            return [0] * num_rows, [0] * num_rows
+        if relaxed is None:
+            return verified, [0] * num_rows
+        flags = relaxed.cpu().numpy()
+        ends = np.cumsum(verified)
+        counts = []
+        for drafted, sampled, end in zip(verified, num_sampled, ends, strict=True):
+            first = int(end) - drafted
+            counts.append(int(flags[first : first + min(max(sampled - 1, 0), drafted)].sum()))
+        return verified, counts
+
+
+def _request_options(model_runner: Any, request_id: str) -> dict[str, Any]:
+    parameters = model_runner.requests[request_id].sampling_params
+    extra = getattr(parameters, "extra_args", None) or {}
+    options: dict[str, Any] = extra.get(REQUEST_KEY, {})
+    return options
+
+
+class LaserProposer:
+    """The proposer that vLLM builds for `method="custom_class"`."""
+
+    MISMATCH_MEMORY = 0.02  # rate at which the share of relaxed mismatches follows the latest ones
+
+    def __init__(self, vllm_config: Any) -> None:
+        config = LaserConfig(**vllm_config.additional_config[CONFIG_KEY])
+        vocab_size = vllm_config.model_config.get_vocab_size()
+        datastore = None
+        learned = None
+        if config.datastore is not None:
+            datastore = Datastore.open(Path(config.datastore), config.tokenizer_hash, vocab_size)
+            if datastore.calibration is not None:
+                learned = Calibration.from_dict(json.loads(datastore.calibration.read_text()))
+        self.drafter = LaserDrafter(
+            vocab_size,
+            config.max_draft_tokens,
+            datastore,
+            learned,
+            num_threads=available_threads(),
+        )
+        self.num_steps = 0
+        self._model_runner: Any = None
+        self._rules: BatchRules | None = None
+        self._stats: dict[str, RequestStats] = {}
+        self._key_of: dict[str, str] = {}
+        self._last_propose: float | None = None
+
+    def load_model(self, *args: Any, **kwargs: Any) -> None:
+        """There is no draft model; the native code is compiled here rather than in the first step."""
+        self.drafter.start("warm-up", 1)
+        context = np.zeros((1, 64), np.int32)
+        self.drafter.propose(["warm-up"], np.zeros(1, np.int64), context, np.array([8]))
+        self.drafter.finish("warm-up")
+
+    def attach(self, model_runner: Any) -> None:
+        """Learn where requests are described; replace the runner's rejection sampler."""
+        check_contract(model_runner)
+        self._model_runner = model_runner
+        self._rules = BatchRules(model_runner)
+        model_runner.rejection_sampler.__class__ = LaserRejectionSampler
+        model_runner.rejection_sampler.laser_rules = self._rules
+
+    def propose(
+        self,
+        sampled_token_ids: list[list[int]],
+        num_tokens_no_spec: npt.NDArray[Any],
+        token_ids_cpu: npt.NDArray[np.int32],
+        slot_mappings: Any = None,
+    ) -> list[list[int]]:
+        """Draft for every row that has just got tokens; [] for rows still in prefill.
+
+        `sampled_token_ids` [rows]; `num_tokens_no_spec` [rows]; `token_ids_cpu` [rows, max_model_len].
+        """
+        if self._rules is None:
+            return [[] for _ in sampled_token_ids]
+        now = time.perf_counter()
+        request_ids = self._model_runner.input_batch.req_ids
+        num_sampled = [len(tokens) for tokens in sampled_token_ids]
+        drafted, relaxed = self._rules.take_step(num_sampled)
+        self._forget_absent(request_ids)
+        is_pure_decode = all(r in self.drafter for r in request_ids) and 0 not in num_sampled
+        if is_pure_decode and self._last_propose is not None:
+            self.drafter.step_time.observe(len(num_sampled) + sum(drafted), now - self._last_propose)
+        self._last_propose = now
+        self.num_steps += 1
+        rows = [row for row, count in enumerate(num_sampled) if count]
+        for row in rows:
+            self._count(request_ids[row], row, num_sampled[row], drafted[row], relaxed[row])
+        self._note_mismatches(num_sampled, drafted, relaxed)
+        drafts: list[list[int]] = [[] for _ in sampled_token_ids]
+        if rows:
+            row_array = np.array(rows, np.int64)
+            lengths = np.asarray(num_tokens_no_spec[row_array], np.int64)
+            proposed = self.drafter.propose([request_ids[r] for r in rows], row_array, token_ids_cpu, lengths)
+            for row, draft in zip(rows, proposed, strict=True):
+                drafts[row] = draft
+        return drafts
+
+    def _count(self, request_id: str, row: int, num_sampled: int, drafted: int, relaxed: int) -> None:
+        if request_id not in self.drafter:
+            options = _request_options(self._model_runner, request_id)
+            num_prompt_tokens = int(self._model_runner.input_batch.num_prompt_tokens[row])
+            self.drafter.start(request_id, num_prompt_tokens, DraftKey(**options.get("draft", {})))
+            self._key_of[request_id] = options.get("key", request_id)
+        stats = self._stats.setdefault(self._key_of[request_id], RequestStats())
+        stats.num_decode_steps += 1
+        stats.num_draft_tokens += drafted
+        stats.num_accepted_tokens += min(num_sampled - 1, drafted)
+        stats.num_relaxed_tokens += relaxed
+
+    def _note_mismatches(self, num_sampled: list[int], drafted: list[int], relaxed: list[int]) -> None:
+        """Estimate how often a draft token that is not the argmax is accepted all the same."""
+        num_relaxed = sum(relaxed)
+        num_rejected = sum(1 for s, d in zip(num_sampled, drafted, strict=True) if 0 < s <= d)
+        total = num_relaxed + num_rejected
+        if total:
+            rate = 1.0 - (1.0 - self.MISMATCH_MEMORY) ** total
+            self.drafter.mismatch_label += rate * (num_relaxed / total - self.drafter.mismatch_label)
+
+    def _forget_absent(self, request_ids: list[str]) -> None:
+        """Requests that left the batch are finished, or preempted: those start anew when they return."""
+        present = set(request_ids)
+        for request_id in self.drafter.active():
+            if request_id not in present:
+                self.drafter.finish(request_id)
+                self._key_of.pop(request_id, None)
+                assert self._rules is not None
+                self._rules.forget(request_id)
+
+    def take_stats(self, key: str) -> RequestStats:
+        """The statistics of the request with `key`; they are forgotten here."""
+        return self._stats.pop(key, RequestStats())
+
+    def summary(self) -> dict[str, Any]:
+        """Running totals, as plain values."""
+        base_sec, marginal_sec = self.drafter.step_time.line(1.0)
+        return {
+            "sources": {
+                name: (stats.num_draft_tokens, stats.num_accepted_tokens)
+                for name, stats in self.drafter.stats().items()
+            },
+            "price": self.drafter.price,
+            "base_sec": base_sec,
+            "marginal_sec": marginal_sec,
+            "propose_sec": self.drafter.propose_sec,
+            "num_steps": self.num_steps,
+        }
+
+
+class LaserWorkerExtension:
+    """Methods that vLLM mixes into its worker, for `collective_rpc`."""
+
+    model_runner: Any
+
+    def laser_install(self) -> None:
+        """Connect proposer and model runner."""
+        self.model_runner.drafter.attach(self.model_runner)
+
+    def laser_teach(self, kind: str, texts: list[tuple[str, list[int]]]) -> None:
+        """Add (entity id, token ids) to the texts that draft for requests of `kind`."""
+        documents = [Document.of(entity, np.array(ids, np.int64)) for entity, ids in texts]
+        self.model_runner.drafter.drafter.teach(kind, documents)
+
+    def laser_finish(
+        self, finished: list[tuple[str, str, str, list[int]]]
+    ) -> dict[str, tuple[int, int, int, int]]:
+        """Statistics by key of finished requests, whose texts are added to their kinds' pools."""
+        texts: dict[str, list[tuple[str, list[int]]]] = {}
+        for _, kind, entity_id, token_ids in finished:
+            texts.setdefault(kind, []).append((entity_id, token_ids))
+        for kind, entries in texts.items():
+            self.laser_teach(kind, entries)
+        stats = {key: self.model_runner.drafter.take_stats(key) for key, *_ in finished}
+        return {
+            key: (s.num_decode_steps, s.num_draft_tokens, s.num_accepted_tokens, s.num_relaxed_tokens)
+            for key, s in stats.items()
+        }
+
+    def laser_stats(self) -> dict[str, Any]:
+        """Running totals of the drafter."""
+        summary: dict[str, Any] = self.model_runner.drafter.summary()
+        return summary
+
+    def laser_calibration(self) -> dict[str, Any]:
+        """The drafter's calibration, for JSON."""
+        learned: dict[str, Any] = self.model_runner.drafter.drafter.calibration.to_dict()
+        return learned

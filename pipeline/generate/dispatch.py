@@ -1,0 +1,158 @@
+"""From the plan to finished parts: the missing shards are run on Ray workers, then everything is checked."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pyarrow as pa
+
+from pipeline.errors import DataError, GenerationError
+from pipeline.generate.contract import Worker, WorkerProgress, WorkerSpec
+from pipeline.generate.progress import NO_PROGRESS, OnProgress, ProgressSnapshot, ProgressTracker
+from pipeline.generate.shard_queue import ShardQueue
+from pipeline.schemas import FAILED, conform
+from pipeline.storage.files import write_parquet
+from pipeline.storage.layout import RunLayout
+from pipeline.storage.lock import exclusive
+from pipeline.storage.parts import finished_shards, planned_shards, read_failures, remove_leftovers
+
+MAX_SHARDS_NAMED = 5
+
+
+@dataclass(frozen=True)
+class GenerationOutcome:
+    """What became of a plan. Rows count the whole run; progress and seconds only this session."""
+
+    num_rows_planned: int
+    num_rows: int  # knowledge rows in finished parts
+    num_failed: int  # failed rows in finished parts
+    num_shards_run: int  # shards that this session had to run
+    unfinished: dict[str, str]  # shard -> last reason
+    progress: WorkerProgress
+    decode_sec: float  # from the first ready worker to the last shard
+
+    def require_complete(self, max_failed_fraction: float) -> None:
+        """Raise `GenerationError` if shards are unfinished, or more than this fraction of rows failed."""
+        if self.unfinished:
+            raise GenerationError(_unfinished_line(self.unfinished))
+        if self.num_failed > max_failed_fraction * self.num_rows_planned:
+            raise GenerationError(
+                f"{self.num_failed} of {self.num_rows_planned} rows failed, more than "
+                f"max_failed_fraction={max_failed_fraction:g}; see failed.parquet"
+            )
+
+
+def generate_shards(
+    plan: pa.Table,
+    spec: WorkerSpec,
+    layout: RunLayout,
+    worker_class: type[Worker],
+    on_progress: OnProgress | None = None,
+    earlier_failures: pa.Table | None = None,
+) -> GenerationOutcome:
+    """`run_shards`, then `GenerationOutcome.require_complete` with the run's `max_failed_fraction`."""
+    outcome = run_shards(plan, spec, layout, worker_class, on_progress, earlier_failures)
+    outcome.require_complete(spec.settings.max_failed_fraction)
+    return outcome
+
+
+def run_shards(
+    plan: pa.Table,
+    spec: WorkerSpec,
+    layout: RunLayout,
+    worker_class: type[Worker],
+    on_progress: OnProgress | None = None,
+    earlier_failures: pa.Table | None = None,
+) -> GenerationOutcome:
+    """Run the shards of `plan` that are not done, and write `failed.parquet`.
+
+    `plan` needs the columns PLAN_KEYS only: workers read their rows from `layout.plan`, which must
+    hold the same plan, on storage that all workers share. `earlier_failures` (schema FAILED) are rows of
+    earlier stages that `failed.parquet` shall hold too. If no shard is missing, neither Ray nor an
+    engine is started.
+
+    Raises `ConfigError` for a reused run id or a cluster that cannot hold the workers, `ModelError` if
+    no worker can start, `GenerationError` if another process works on this run. Shards that fail are
+    named in the outcome; whatever happens, finished parts stay and a rerun resumes.
+    """
+    layout = RunLayout(layout.root.resolve())
+    spec = replace(spec, run_log=str(Path(spec.run_log).resolve()))
+    if not layout.plan.exists():
+        raise DataError(f"{layout.plan}: not there; the plan is written before shards are run")
+    with exclusive(layout.root):
+        planned = {shard: rows.num_rows for shard, rows in planned_shards(plan).items()}
+        finished = finished_shards(layout, spec.fingerprint, plan, spec.settings)
+        remove_leftovers(layout)
+        missing = [shard for shard in planned if shard not in finished]
+        queue = ShardQueue(missing, spec.settings.cluster.max_shard_attempts)
+        last = None
+        if missing:
+            last = _run_missing(planned, finished, queue, spec, layout, worker_class, on_progress)
+            finished = finished_shards(layout, spec.fingerprint, plan, spec.settings)
+        return _conclude(planned, finished, queue, layout, last, earlier_failures)
+
+
+def _run_missing(
+    planned: dict[str, int],
+    finished: set[str],
+    queue: ShardQueue,
+    spec: WorkerSpec,
+    layout: RunLayout,
+    worker_class: type[Worker],
+    on_progress: OnProgress | None,
+) -> ProgressSnapshot:
+    # Imported only here: without a missing shard nothing of Ray is loaded.
+    from pipeline.generate.ray_cluster import ray_session, size_pool
+    from pipeline.generate.worker_pool import WorkerPool
+
+    settings = spec.settings
+    with ray_session(settings.cluster, Path(spec.run_log)) as nodes:
+        size = size_pool(settings.cluster, settings.engine.tensor_parallel_size, nodes)
+        size = replace(size, num_workers=min(size.num_workers, len(planned) - len(finished)))
+        num_before = sum(planned[shard] for shard in finished)
+        tracker = ProgressTracker(sum(planned.values()), num_before, size.num_workers)
+        pool = WorkerPool(worker_class, spec, layout, size, queue, tracker, finished)
+        last = tracker.snapshot()
+
+        def report(snapshot: ProgressSnapshot) -> None:
+            nonlocal last
+            last = snapshot
+            if on_progress is not None:
+                on_progress(snapshot)
+
+        pool.run(report)
+        return last
+
+
+def _conclude(
+    planned: dict[str, int],
+    finished: set[str],
+    queue: ShardQueue,
+    layout: RunLayout,
+    last: ProgressSnapshot | None,
+    earlier_failures: pa.Table | None,
+) -> GenerationOutcome:
+    """Account for every planned row: rows in = rows out + failures + rows of unfinished shards."""
+    failures = read_failures(layout, [shard for shard in planned if shard in finished])
+    earlier = FAILED.empty_table() if earlier_failures is None else earlier_failures
+    write_parquet(pa.concat_tables([conform(earlier, FAILED, "failed rows"), failures]), layout.failed)
+    unseen = f"its part is missing from {layout.parts} or broken; do all workers share this folder?"
+    unfinished = {shard: queue.unfinished.get(shard, unseen) for shard in planned if shard not in finished}
+    num_finished = sum(planned[shard] for shard in finished)
+    return GenerationOutcome(
+        num_rows_planned=sum(planned.values()),
+        num_rows=num_finished - failures.num_rows,
+        num_failed=failures.num_rows,
+        num_shards_run=queue.num_shards,
+        unfinished=unfinished,
+        progress=NO_PROGRESS if last is None else last.totals,
+        decode_sec=0.0 if last is None else last.decode_sec,
+    )
+
+
+def _unfinished_line(unfinished: dict[str, str]) -> str:
+    names = list(unfinished)
+    more = f" and {len(names) - MAX_SHARDS_NAMED} more" if len(names) > MAX_SHARDS_NAMED else ""
+    return (
+        f"{len(names)} shards are unfinished: {', '.join(names[:MAX_SHARDS_NAMED])}{more}; "
+        f"last reason: {unfinished[names[-1]]}; what is finished is kept, run again to resume"
+    )

@@ -1,0 +1,227 @@
+"""Ray: on this machine only, or a cluster; and how many workers of what size it can hold."""
+
+import logging
+import os
+import secrets
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from pipeline.errors import ConfigError, GenerationError
+from pipeline.generate.run_log import LOG_FORMAT, ray_output_in
+from pipeline.settings import ClusterSettings
+
+logger = logging.getLogger(__name__)
+
+START_ATTEMPTS = 3  # Ray waits 30 s for itself, which a busy machine of two cores can exceed
+CPUS_FOR_A_WORKER = 8  # a CPU engine gains little from more cores, so a large machine gets more workers
+MAX_CPUS_BESIDE_A_GPU = 4  # tokenizing, drafting and scheduling
+OBJECT_STORE_BYTES = 128 * 2**20  # rows go by file, not through Ray; its default takes a third of the memory
+# Set before a worker imports anything, so that no library asks home.
+QUIET_ENVIRONMENT = {
+    "VLLM_NO_USAGE_STATS": "1",
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+# Read by Ray when it starts.
+RAY_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DISABLE_IMPORT_WARNING": "1",
+}
+
+
+@dataclass(frozen=True)
+class Node:
+    """What one machine of the cluster lends."""
+
+    num_cpus: int
+    num_gpus: int
+
+
+@dataclass(frozen=True)
+class PoolSize:
+    """How many workers, and what each reserves."""
+
+    num_workers: int
+    cpus_per_worker: int
+    gpus_per_worker: int
+
+    def actor_options(self) -> dict[str, Any]:
+        """Ray options of one worker; its threads are as many as its cores."""
+        environment = {**QUIET_ENVIRONMENT, "OMP_NUM_THREADS": str(max(1, self.cpus_per_worker))}
+        if self.num_workers > 1:  # vLLM would bind each worker to the same cores
+            environment["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
+        return {
+            "num_cpus": self.cpus_per_worker,
+            "num_gpus": self.gpus_per_worker,
+            "max_restarts": 0,
+            "max_task_retries": 0,
+            "runtime_env": {"env_vars": environment},
+        }
+
+
+def size_pool(cluster: ClusterSettings, tensor_parallel_size: int, nodes: list[Node]) -> PoolSize:
+    """One worker for each `tensor_parallel_size` GPUs of a machine; without GPUs, for each set of its cores.
+
+    Raises `ConfigError` if the machines cannot hold what is asked for.
+    """
+    if any(node.num_gpus for node in nodes):
+        return _size_on_gpus(cluster, tensor_parallel_size, nodes)
+    return _size_on_cpus(cluster, nodes)
+
+
+def _size_on_gpus(cluster: ClusterSettings, tensor_parallel_size: int, nodes: list[Node]) -> PoolSize:
+    fitting = [node for node in nodes if node.num_gpus >= tensor_parallel_size]
+    if not fitting:
+        largest = max(node.num_gpus for node in nodes)
+        raise ConfigError(
+            f"engine.tensor_parallel_size={tensor_parallel_size}: a machine here has at most {largest} GPUs"
+        )
+    capacity = sum(node.num_gpus // tensor_parallel_size for node in fitting)
+    share = min(node.num_cpus // (node.num_gpus // tensor_parallel_size) for node in fitting)
+    if cluster.cpus_per_worker == "auto":
+        num_cpus = min(share, MAX_CPUS_BESIDE_A_GPU)
+    elif cluster.cpus_per_worker > share:
+        raise ConfigError(f"cluster.cpus_per_worker={cluster.cpus_per_worker}: at most {share} here")
+    else:
+        num_cpus = cluster.cpus_per_worker
+    return PoolSize(_at_most(capacity, cluster), num_cpus, tensor_parallel_size)
+
+
+def _size_on_cpus(cluster: ClusterSettings, nodes: list[Node]) -> PoolSize:
+    cores = [node.num_cpus for node in nodes if node.num_cpus > 0] or [1]
+    if cluster.cpus_per_worker != "auto":
+        cpus = cluster.cpus_per_worker
+        if cpus > max(cores):
+            raise ConfigError(
+                f"cluster.cpus_per_worker={cpus}: a machine here has at most {max(cores)} cores"
+            )
+    elif cluster.num_workers != "auto":
+        cpus = _largest_share(cluster.num_workers, cores)
+    else:
+        large = [count for count in cores if count >= CPUS_FOR_A_WORKER] or [max(cores)]
+        cpus = min(count // max(1, count // CPUS_FOR_A_WORKER) for count in large)
+    return PoolSize(_at_most(sum(count // cpus for count in cores), cluster), cpus, 0)
+
+
+def _largest_share(num_workers: int, cores: list[int]) -> int:
+    """The most cores each of `num_workers` can have; 1 if there are too few."""
+    for cpus in range(max(1, sum(cores) // num_workers), 1, -1):
+        if sum(count // cpus for count in cores) >= num_workers:
+            return cpus
+    return 1
+
+
+def _at_most(capacity: int, cluster: ClusterSettings) -> int:
+    if cluster.num_workers == "auto":
+        return capacity
+    if cluster.num_workers > capacity:
+        raise ConfigError(f"cluster.num_workers={cluster.num_workers}: at most {capacity} fit here")
+    return cluster.num_workers
+
+
+@contextmanager
+def ray_session(cluster: ClusterSettings, run_log: Path) -> Iterator[list[Node]]:
+    """Connect to Ray, or start it, and yield its machines; Ray's own output goes to `run_log`.
+
+    A Ray that this process has initialized already is used as it is and left running.
+    """
+    with ray_output_in(run_log):
+        started_here = not ray.is_initialized()
+        if started_here:
+            _connect(cluster.address)
+        try:
+            yield _nodes()
+        finally:
+            if started_here:
+                ray.shutdown()
+
+
+def _connect(address: str | None) -> None:
+    quiet: dict[str, Any] = {
+        "log_to_driver": False,
+        "logging_level": logging.WARNING,
+        "logging_format": LOG_FORMAT,
+    }
+    if address is None:
+        _start_local(quiet)
+        return
+    try:
+        ray.init(address=address, **quiet)
+    except (ConnectionError, ValueError, RuntimeError, OSError) as error:
+        raise ConfigError(f"cluster.address={address}: no Ray cluster answers there ({error})") from error
+
+
+def _start_local(quiet: dict[str, Any]) -> None:
+    """Start Ray on this machine; its processes end with this one, even if it is killed."""
+    for name, value in RAY_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    if "RAY_AUTH_TOKEN_PATH" not in os.environ:  # else Ray writes a token into the home folder
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    options = {
+        "address": "local",
+        "num_cpus": usable_cpus(),
+        "num_gpus": 0 if _is_cpu_build() else None,
+        "include_dashboard": False,
+        "object_store_memory": OBJECT_STORE_BYTES,
+        **quiet,
+    }
+    with _same_modules_in_workers():
+        for attempt in range(1, START_ATTEMPTS + 1):
+            try:
+                ray.init(**options)
+                return
+            except Exception as error:
+                if "timed out" not in str(error):  # Ray raises no narrower class
+                    raise
+                logger.warning("Ray did not start in time (%d of %d)", attempt, START_ATTEMPTS)
+                ray.shutdown()
+    raise GenerationError(
+        f"Ray did not start on this machine in {START_ATTEMPTS} attempts; is it overloaded?"
+    )
+
+
+@contextmanager
+def _same_modules_in_workers() -> Iterator[None]:
+    """Let processes started in the block find the modules that this one finds."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before
+
+
+def _nodes() -> list[Node]:
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    gpus_usable = not _is_cpu_build()
+    return [Node(int(found.get("CPU", 0)), int(found.get("GPU", 0)) if gpus_usable else 0) for found in alive]
+
+
+def _is_cpu_build() -> bool:
+    """Whether the installed torch cannot use a GPU, whatever the machine has."""
+    try:
+        return version("torch").endswith("+cpu")
+    except PackageNotFoundError:
+        return False
+
+
+def usable_cpus(quota_file: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """Cores that this process may use: its affinity, and the quota of its container (cgroup v2)."""
+    num_cpus = len(os.sched_getaffinity(0))
+    try:
+        quota, period = quota_file.read_text().split()
+        return max(1, min(num_cpus, int(quota) // int(period)))
+    except (OSError, ValueError):  # no cgroup v2, or "max": no quota
+        return num_cpus

@@ -1,0 +1,112 @@
+"""The body of a worker's Ray actor: runs shards and commits their parts where the worker is.
+
+Rows never pass through the driver: the worker reads its shard from the plan and writes the part, both
+on storage that all machines share, and the driver sees a receipt of constant size. So the driver's
+work does not grow with the texts.
+"""
+
+import logging
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.errors import CorruptPartError, DataError, ModelError, PipelineError
+from pipeline.generate.contract import Worker, WorkerProgress, WorkerSpec
+from pipeline.generate.run_log import LOG_FORMAT, redirect_output
+from pipeline.schemas import PLAN, conform
+from pipeline.storage.layout import RunLayout
+from pipeline.storage.parts import check_rows, commit_part
+
+logger = logging.getLogger(__name__)
+MAX_REASON_CHARS = 300
+
+
+@dataclass(frozen=True)
+class ShardReceipt:
+    """What the driver learns of a shard. `error` is one line, None if the part is committed."""
+
+    num_rows: int
+    num_failed: int
+    progress: WorkerProgress | None
+    error: str | None = None
+
+
+def one_line(error: BaseException) -> str:
+    """`error` as one line of bounded length; a `PipelineError` is one already."""
+    text = " ".join(str(error).split())
+    line = text if isinstance(error, PipelineError) and text else f"{type(error).__name__}: {text}"
+    return line if len(line) <= MAX_REASON_CHARS else line[: MAX_REASON_CHARS - 3] + "..."
+
+
+def read_shard(layout: RunLayout, shard: str) -> pa.Table:
+    """The rows of `shard` in plan.parquet, schema PLAN; row groups without it are not read."""
+    try:
+        rows = pq.read_table(layout.plan, filters=[("shard", "=", shard)], partitioning=None)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{layout.plan}: {str(error).splitlines()[0]}") from error
+    return conform(rows, PLAN, f"{layout.plan}, shard {shard}")
+
+
+class ShardServer:
+    """A worker in its own process. What the worker raises is logged and returned, never raised."""
+
+    def __init__(
+        self, worker_class: type[Worker], spec: WorkerSpec, layout: RunLayout, finished_parts: list[str]
+    ) -> None:
+        redirect_output(spec.run_log)
+        logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, force=True)
+        self._spec = spec
+        self._layout = layout
+        self._worker: Worker | None = None
+        self._start_error: PipelineError | None = None
+        try:
+            self._worker = worker_class(spec, finished_parts)
+        except Exception as error:
+            logger.exception("the worker could not start")
+            self._start_error = self._as_start_error(error)
+
+    def _as_start_error(self, error: Exception) -> PipelineError:
+        if isinstance(error, PipelineError):
+            return error
+        return ModelError(f"{self._spec.model_path}: the worker could not start: {one_line(error)}")
+
+    def started(self) -> PipelineError | None:
+        """None once the worker is up, or why it is not."""
+        return self._start_error
+
+    def run_shard(self, shard: str) -> ShardReceipt:
+        """Generate and commit `shard`."""
+        try:
+            return self._run_shard(shard)
+        except Exception as error:
+            logger.exception("shard %s failed", shard)
+            return ShardReceipt(0, 0, None, one_line(error))
+
+    def _run_shard(self, shard: str) -> ShardReceipt:
+        worker = self._running_worker()
+        rows = read_shard(self._layout, shard)
+        result = worker.run_shard(shard, rows)
+        if result.shard != shard:
+            raise CorruptPartError(f"shard {shard}: the worker answered with {result.shard}")
+        check_rows(rows, result.knowledge, result.failed, f"shard {shard}")
+        commit_part(self._layout, result, self._spec.fingerprint)
+        return ShardReceipt(result.knowledge.num_rows, result.failed.num_rows, self.progress())
+
+    def progress(self) -> WorkerProgress | None:
+        """The worker's running totals, None if it cannot tell."""
+        try:
+            return self._running_worker().progress()
+        except Exception:
+            logger.exception("the worker could not tell its progress")
+            return None
+
+    def close(self) -> None:
+        """Release the engine."""
+        if self._worker is not None:
+            self._worker.close()
+
+    def _running_worker(self) -> Worker:
+        if self._worker is None:
+            raise ModelError("the worker is not running")
+        return self._worker

@@ -1,0 +1,235 @@
+"""What a run has produced, in numbers: for the terminal, and for `manifest.json`."""
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.generate.contract import SourceCounts
+from pipeline.generate.dispatch import GenerationOutcome
+from pipeline.generate.progress import duration
+from pipeline.storage.layout import RunLayout
+
+NGRAM_TOKENS = 8
+COUNTS = (
+    "num_output_tokens",
+    "num_decode_steps",
+    "num_draft_tokens",
+    "num_accepted_tokens",
+    "num_relaxed_tokens",
+)
+
+
+@dataclass(frozen=True)
+class KindSummary:
+    """The rows of one kind of entity."""
+
+    kind: str
+    num_rows: int
+    finish_reasons: dict[str, int]
+    num_output_tokens: int
+    num_decode_steps: int
+    num_draft_tokens: int
+    num_accepted_tokens: int
+    num_relaxed_tokens: int
+
+    @property
+    def tokens_per_step(self) -> float | None:
+        """Mean tokens written by one decode step."""
+        return _ratio(self.num_output_tokens, self.num_decode_steps)
+
+    @property
+    def relaxed_share(self) -> float | None:
+        """Share of the generated tokens that are not the model's argmax."""
+        return _ratio(self.num_relaxed_tokens, self.num_output_tokens)
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """A run. Rows and tokens are those on disk; speed and draft sources those of this session."""
+
+    kinds: list[KindSummary]
+    num_failed: dict[str, int]  # stage -> rows of failed.parquet
+    looping_share: float | None  # of all 8-grams of tokens, those that stood in the same text before
+    sources: dict[str, SourceCounts]  # draft source -> this session's draft tokens
+    tokens_per_sec: float | None  # this session's, while workers were ready; None if nothing was left to do
+    decode_sec: float
+    elapsed_sec: float
+    parts: str
+    failed: str
+    log: str
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of knowledge."""
+        return sum(kind.num_rows for kind in self.kinds)
+
+    @property
+    def num_output_tokens(self) -> int:
+        """Generated tokens."""
+        return sum(kind.num_output_tokens for kind in self.kinds)
+
+    @property
+    def how_to_read(self) -> str:
+        """A line of Python that loads the rows; the folder holds manifests too, hence the glob."""
+        return f'pandas.read_parquet(glob.glob("{self.parts}/*.parquet"))'
+
+    def as_dict(self) -> dict[str, Any]:
+        """The summary as JSON-able values."""
+        kinds = {
+            kind.kind: asdict(kind)
+            | {"tokens_per_step": kind.tokens_per_step, "relaxed_share": kind.relaxed_share}
+            for kind in self.kinds
+        }
+        totals = {"num_rows": self.num_rows, "num_output_tokens": self.num_output_tokens}
+        return asdict(self) | {"kinds": kinds} | totals
+
+
+def _ratio(part: float, whole: float) -> float | None:
+    return part / whole if whole else None
+
+
+def summarize(
+    knowledge: pa.Table | ds.Dataset,
+    failed: pa.Table,
+    outcome: GenerationOutcome,
+    layout: RunLayout,
+    elapsed_sec: float,
+) -> RunSummary:
+    """The summary of a run.
+
+    `knowledge` (schema KNOWLEDGE) is read batch by batch, so that a dataset need not fit in memory;
+    `failed` is the content of failed.parquet; `elapsed_sec` is what the user waited.
+    """
+    counts: Counter[tuple[str, str, str]] = Counter()
+    num_repeated = num_ngrams = 0
+    for batch in knowledge.to_batches():
+        counts.update(_counts(batch))
+        repeated, total = count_repeated_ngrams(batch["token_ids"])
+        num_repeated, num_ngrams = num_repeated + repeated, num_ngrams + total
+    return RunSummary(
+        kinds=[_kind_summary(kind, counts) for kind in sorted({key[0] for key in counts})],
+        num_failed=dict(Counter(failed["stage"].to_pylist())),
+        looping_share=_ratio(num_repeated, num_ngrams),
+        sources=outcome.progress.sources,
+        tokens_per_sec=_ratio(outcome.progress.num_output_tokens, outcome.decode_sec),
+        decode_sec=outcome.decode_sec,
+        elapsed_sec=elapsed_sec,
+        parts=str(layout.parts),
+        failed=str(layout.failed),
+        log=str(layout.log),
+    )
+
+
+def _counts(batch: pa.RecordBatch) -> Counter[tuple[str, str, str]]:
+    """Sums by (kind, finish reason, column); column `num_rows` counts rows."""
+    keys = ["kind", "finish_reason"]
+    table = pa.Table.from_batches([batch.select([*keys, *COUNTS])])
+    sums = table.group_by(keys).aggregate([([], "count_all"), *((name, "sum") for name in COUNTS)])
+    counts: Counter[tuple[str, str, str]] = Counter()
+    for row in sums.to_pylist():
+        key = row["kind"], row["finish_reason"]
+        counts[*key, "num_rows"] += row["count_all"]
+        for name in COUNTS:
+            counts[*key, name] += row[f"{name}_sum"]
+    return counts
+
+
+def _kind_summary(kind: str, counts: Counter[tuple[str, str, str]]) -> KindSummary:
+    reasons = {
+        reason: number
+        for (of_kind, reason, name), number in sorted(counts.items())
+        if of_kind == kind and name == "num_rows"
+    }
+    sums = {name: sum(counts[kind, reason, name] for reason in reasons) for name in COUNTS}
+    return KindSummary(kind=kind, num_rows=sum(reasons.values()), finish_reasons=reasons, **sums)
+
+
+def count_repeated_ngrams(texts: pa.Array, size: int = NGRAM_TOKENS) -> tuple[int, int]:
+    """(n-grams that stood earlier in the same text, all n-grams) of `texts`, a list<int> array.
+
+    N-grams are told apart by a 64-bit hash; a collision among a billion of them is a matter of percents.
+    """
+    tokens = pc.list_flatten(texts).to_numpy(zero_copy_only=False).astype(np.uint64)
+    text = pc.list_parent_indices(texts).to_numpy(zero_copy_only=False).astype(np.uint64)
+    num_windows = len(tokens) - size + 1
+    if num_windows < 1:
+        return 0, 0
+    inside = text[:num_windows] == text[size - 1 :]
+    hashes = _mixed(text[:num_windows])
+    for position in range(size):
+        hashes = _mixed(hashes ^ tokens[position : position + num_windows])
+    hashes = hashes[inside]
+    return len(hashes) - len(np.unique(hashes)), len(hashes)
+
+
+def _mixed(values: np.ndarray) -> np.ndarray:
+    """The splitmix64 finalizer: a bijection of uint64 that spreads every bit."""
+    values = values + np.uint64(0x9E3779B97F4A7C15)
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
+
+
+def render(summary: RunSummary, console: Console) -> None:
+    """Write the summary to `console`: a table of kinds, then a few lines."""
+    console.print(_kind_table(summary))
+    for name, value in _lines(summary):
+        console.print(f"{name:<12} {value}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _kind_table(summary: RunSummary) -> Table:
+    reasons = sorted({reason for kind in summary.kinds for reason in kind.finish_reasons})
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("kind")
+    for name in ("rows", *reasons, "tokens", "tokens/step", "relaxed"):
+        table.add_column(name, justify="right")
+    for kind in summary.kinds:
+        table.add_row(
+            kind.kind,
+            str(kind.num_rows),
+            *(str(kind.finish_reasons.get(reason, 0)) for reason in reasons),
+            str(kind.num_output_tokens),
+            _number(kind.tokens_per_step, ".2f"),
+            _number(kind.relaxed_share, ".1%"),
+        )
+    return table
+
+
+def _lines(summary: RunSummary) -> list[tuple[str, str]]:
+    failures = ", ".join(f"{count} in stage {stage}" for stage, count in sorted(summary.num_failed.items()))
+    lines = [
+        ("speed", f"{_number(summary.tokens_per_sec, '.0f')} tokens/s over {duration(summary.decode_sec)}"),
+        ("elapsed", duration(summary.elapsed_sec)),
+        ("drafts", _drafts(summary.sources)),
+        ("looping", f"{_number(summary.looping_share, '.1%')} of {NGRAM_TOKENS}-grams are repeats"),
+        ("failures", failures or "none"),
+        ("knowledge", summary.parts),
+        ("read it", summary.how_to_read),
+        ("log", summary.log),
+    ]
+    if failures:
+        lines.insert(5, ("failed rows", summary.failed))
+    if summary.tokens_per_sec is None:
+        lines[0] = ("speed", "nothing was left to generate")
+    return lines
+
+
+def _drafts(sources: dict[str, SourceCounts]) -> str:
+    texts = [
+        f"{name} {counts.num_accepted_tokens}/{counts.num_draft_tokens} accepted"
+        f" ({_number(_ratio(counts.num_accepted_tokens, counts.num_draft_tokens), '.0%')})"
+        for name, counts in sorted(sources.items())
+    ]
+    return ", ".join(texts) or "none"
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)

@@ -1,0 +1,250 @@
+"""The pool of Ray actors that works a shard queue off, and replaces the workers it loses."""
+
+import itertools
+import logging
+import time
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import ray
+from ray.exceptions import RayError
+
+from pipeline.errors import GenerationError, ModelError, PipelineError
+from pipeline.generate.contract import Worker, WorkerSpec
+from pipeline.generate.progress import OnProgress, ProgressTracker
+from pipeline.generate.ray_cluster import PoolSize
+from pipeline.generate.shard_queue import ShardQueue
+from pipeline.generate.shard_server import ShardReceipt, ShardServer
+from pipeline.storage.layout import RunLayout
+
+logger = logging.getLogger(__name__)
+
+# The engine batches continuously: the next shard's rows fill the batch while the last rows of the one
+# before finish.
+SHARDS_PER_WORKER = 2
+ACTOR_THREADS = SHARDS_PER_WORKER + 2  # progress() and close() are answered while shards run
+POLL_SEC = 1.0
+CLOSE_SEC = 30.0
+# So many failures without one success between them, for each worker, mean that no shard can succeed.
+MAX_FAILURES_IN_A_ROW = 10
+PROCESS_DIED = "the worker process died"
+
+
+@dataclass(eq=False)
+class _Slot:
+    """The place of one worker. `actor` is None before the first start and while a new one is due."""
+
+    actor: Any = None
+    worker: int = -1  # number of the process in this place, for the tracker
+    is_ready: bool = False
+    is_retiring: bool = False  # a shard failed in it: no more shards, replaced when the others ended
+    shards: set[str] = field(default_factory=set)
+    is_asked: bool = False  # a progress() is on its way
+    num_start_failures: int = 0
+    is_given_up: bool = False
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A remote call that has not returned."""
+
+    what: Literal["start", "shard", "progress"]
+    slot: _Slot
+    worker: int
+    shard: str = ""
+
+
+class WorkerPool:
+    """Runs every shard of `queue` on actors of `worker_class`.
+
+    Up to `SHARDS_PER_WORKER` shards run at once in a worker. A worker whose process dies gives its
+    shards back to the queue; one in which a shard raised is replaced too, since its engine may be
+    broken. Workers are started while shards wait, up to `size.num_workers`.
+    """
+
+    def __init__(
+        self,
+        worker_class: type[Worker],
+        spec: WorkerSpec,
+        layout: RunLayout,
+        size: PoolSize,
+        queue: ShardQueue,
+        tracker: ProgressTracker,
+        finished: set[str],
+    ) -> None:
+        self._worker_class = worker_class
+        self._spec = spec
+        self._layout = layout
+        self._queue = queue
+        self._tracker = tracker
+        self._finished = set(finished)
+        self._slots = [_Slot() for _ in range(size.num_workers)]
+        self._actor_class = ray.remote(ShardServer).options(
+            max_concurrency=ACTOR_THREADS, **size.actor_options()
+        )
+        self._calls: dict[Any, _Call] = {}
+        self._worker_numbers = itertools.count()
+        self._any_started = False
+        self._max_start_failures = spec.settings.cluster.max_shard_attempts
+
+    def run(self, on_progress: OnProgress) -> None:
+        """Return when every shard is done or given up (`queue.unfinished`).
+
+        Raises `ModelError`, or the `PipelineError` that the worker's constructor raised, if no worker
+        could be started at all; `GenerationError` if Ray itself is lost.
+        """
+        try:
+            while not self._queue.is_finished:
+                self._assign()
+                on_progress(self._tracker.snapshot())
+                for call, answer in self._answers():
+                    self._settle(call, answer)
+            on_progress(self._tracker.snapshot())
+            self._close()
+        except RayError as error:
+            raise GenerationError(f"Ray was lost: {' '.join(str(error).split())}") from error
+        finally:
+            for slot in self._slots:
+                if slot.actor is not None:
+                    ray.kill(slot.actor)
+
+    # Giving work ----------------------------------------------------------------------------------
+
+    def _assign(self) -> None:
+        limit = MAX_FAILURES_IN_A_ROW * len(self._slots)
+        if self._queue.num_failures_in_a_row >= limit:
+            self._queue.give_up(f"not tried again after {limit} failures in a row")
+        for slot in self._slots:
+            if slot.actor is None and not slot.is_given_up and self._queue.has_waiting:
+                self._start(slot)
+            if slot.is_ready:
+                self._fill(slot)
+                self._ask(slot)
+
+    def _start(self, slot: _Slot) -> None:
+        parts = [str(self._layout.part(shard)) for shard in sorted(self._finished)]
+        slot.worker = next(self._worker_numbers)
+        slot.actor = self._actor_class.remote(self._worker_class, self._spec, self._layout, parts)
+        self._call("start", slot, slot.actor.started.remote())
+
+    def _fill(self, slot: _Slot) -> None:
+        while not slot.is_retiring and len(slot.shards) < SHARDS_PER_WORKER:
+            if any(self._queue.runs_alone(shard) for shard in slot.shards):
+                return
+            shard = self._queue.take(worker_is_idle=not slot.shards)
+            if shard is None:
+                return
+            slot.shards.add(shard)
+            self._call("shard", slot, slot.actor.run_shard.remote(shard), shard)
+
+    def _ask(self, slot: _Slot) -> None:
+        if not slot.is_asked:
+            slot.is_asked = True
+            self._call("progress", slot, slot.actor.progress.remote())
+
+    def _call(
+        self, what: Literal["start", "shard", "progress"], slot: _Slot, ref: Any, shard: str = ""
+    ) -> None:
+        self._calls[ref] = _Call(what, slot, slot.worker, shard)
+
+    # Taking answers -------------------------------------------------------------------------------
+
+    def _answers(self) -> list[tuple[_Call, Any]]:
+        """Calls that ended within `POLL_SEC`, with what they returned or the `RayError` they raised."""
+        urgent = [ref for ref, call in self._calls.items() if call.what != "progress"]
+        if urgent:
+            ray.wait(urgent, num_returns=1, timeout=POLL_SEC)
+        refs = list(self._calls)
+        ready = ray.wait(refs, num_returns=len(refs), timeout=0)[0] if refs else []
+        return [(self._calls.pop(ref), _answer(ref)) for ref in ready]
+
+    def _settle(self, call: _Call, answer: Any) -> None:
+        if call.worker != call.slot.worker or call.slot.actor is None:
+            return  # of a process that was replaced
+        if isinstance(answer, RayError):
+            logger.debug("worker %d: %s", call.worker, answer)
+            self._on_died(call.slot, answer)
+        elif call.what == "start":
+            self._on_started(call.slot, answer)
+        elif call.what == "shard":
+            self._on_shard(call.slot, call.shard, answer)
+        else:
+            call.slot.is_asked = False
+            if answer is not None:
+                self._tracker.update(call.worker, answer)
+
+    def _on_started(self, slot: _Slot, error: PipelineError | None) -> None:
+        if error is not None:
+            self._on_start_failed(slot, error)
+            return
+        self._any_started = True
+        slot.is_ready = True
+        slot.num_start_failures = 0
+        self._tracker.worker_ready(slot.worker)
+
+    def _on_start_failed(self, slot: _Slot, error: PipelineError, may_recover: bool = False) -> None:
+        """Count the failed start; end the run if no worker ever started and another try is in vain."""
+        slot.num_start_failures += 1
+        slot.is_given_up = slot.num_start_failures >= self._max_start_failures
+        self._vacate(slot)
+        if not self._any_started and (slot.is_given_up or not may_recover):
+            raise error
+        logger.warning("a worker could not start (%d): %s", slot.num_start_failures, error)
+        if all(other.is_given_up for other in self._slots):
+            self._queue.give_up(f"no worker could be started any more: {error}")
+
+    def _on_shard(self, slot: _Slot, shard: str, receipt: ShardReceipt) -> None:
+        slot.shards.discard(shard)
+        if receipt.error is None:
+            self._finished.add(shard)
+            self._queue.done(shard)
+            self._tracker.shard_done(slot.worker, receipt.num_rows, receipt.num_failed)
+            if receipt.progress is not None:
+                self._tracker.update(slot.worker, receipt.progress)
+        else:
+            logger.warning("shard %s failed: %s", shard, receipt.error)
+            self._queue.failed(shard, receipt.error)
+            slot.is_retiring = True
+        if slot.is_retiring and not slot.shards:
+            self._vacate(slot)
+
+    def _on_died(self, slot: _Slot, error: RayError) -> None:
+        if not slot.is_ready:
+            reason = f"{_death(error)} while it started; see {self._spec.run_log}"
+            self._on_start_failed(slot, ModelError(f"{self._spec.model_path}: {reason}"), may_recover=True)
+            return
+        held = sorted(slot.shards)
+        logger.warning("%s; its shards are taken back: %s", PROCESS_DIED, ", ".join(held) or "none")
+        for shard in held:
+            self._queue.failed(shard, PROCESS_DIED)
+        self._vacate(slot)
+
+    def _vacate(self, slot: _Slot) -> None:
+        """End the process of `slot`, if it still runs, and leave the place free for a new one."""
+        ray.kill(slot.actor)
+        self._tracker.worker_lost(slot.worker)
+        slot.actor, slot.worker = None, -1
+        slot.is_ready = slot.is_retiring = slot.is_asked = False
+        slot.shards.clear()
+
+    def _close(self) -> None:
+        """Let the engines shut down in order, for at most `CLOSE_SEC`."""
+        closing = [slot.actor.close.remote() for slot in self._slots if slot.is_ready]
+        if closing:
+            started = time.monotonic()
+            ray.wait(closing, num_returns=len(closing), timeout=CLOSE_SEC)
+            logger.debug("workers closed in %.1f s", time.monotonic() - started)
+
+
+def _death(error: RayError) -> str:
+    """In a few words why a starting worker is gone; Ray tells an exception in the last line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    raised = bool(lines) and "creation task" in lines[0]
+    return f"{PROCESS_DIED} ({lines[-1]})" if raised else PROCESS_DIED
+
+
+def _answer(ref: Any) -> Any:
+    try:
+        return ray.get(ref)
+    except RayError as error:
+        return error

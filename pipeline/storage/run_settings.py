@@ -1,0 +1,50 @@
+"""The settings that a run's `manifest.json` records, compared with those of now."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pipeline.settings import RunSettings
+
+# These never change what is written.
+WITHOUT_EFFECT = ("cluster.", "paths.", "run_id", "max_failed_fraction")
+MAX_NAMED = 5
+
+
+def differing_settings(manifest: Path, fingerprint: str, settings: RunSettings | None) -> str:
+    """Which settings differ from those of the run, for example `acceptance.top_k: 2, now 3`.
+
+    Empty if nothing is known: no `settings`, or no manifest with keys `settings`
+    (`RunSettings.model_dump(mode="json")`) and `fingerprint` equal to `fingerprint`.
+    """
+    recorded = _recorded(manifest, fingerprint)
+    if settings is None or recorded is None:
+        return ""
+    before, now = dict(_flat(recorded)), dict(_flat(settings.model_dump(mode="json")))
+    names = [name for name in sorted(before | now) if before.get(name) != now.get(name)]
+    changes = [
+        f"{name}: {before.get(name)}, now {now.get(name)}"
+        for name in names
+        if not name.startswith(WITHOUT_EFFECT)
+    ]
+    more = [f"and {len(changes) - MAX_NAMED} more"] if len(changes) > MAX_NAMED else []
+    return "; ".join(changes[:MAX_NAMED] + more).replace("\n", " ")
+
+
+def _recorded(manifest: Path, fingerprint: str) -> dict[str, Any] | None:
+    try:
+        content = json.loads(manifest.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    known = isinstance(content, dict) and content.get("fingerprint") == fingerprint
+    settings = content.get("settings") if known else None
+    return settings if isinstance(settings, dict) else None
+
+
+def _flat(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, item in value.items():
+        if isinstance(item, dict):
+            yield from _flat(item, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", item

@@ -1,0 +1,67 @@
+import pytest
+
+from pipeline.errors import ConfigError
+from pipeline.generate.ray_cluster import Node, PoolSize, size_pool, usable_cpus
+from pipeline.settings import ClusterSettings
+
+# cluster settings, tensor parallel size, [(cores, GPUs) of each machine], expected (workers, cores, GPUs)
+SIZES = [
+    ({}, 1, [(2, 0)], (1, 2, 0)),
+    ({}, 1, [(7, 0)], (1, 7, 0)),
+    ({}, 1, [(20, 0)], (2, 10, 0)),
+    ({}, 1, [(8, 0), (64, 0)], (9, 8, 0)),
+    ({}, 1, [(2, 0), (64, 0)], (8, 8, 0)),  # a small head node does not make all workers small
+    ({"num_workers": 2}, 1, [(2, 0)], (2, 1, 0)),
+    ({"num_workers": 2}, 1, [(9, 0)], (2, 4, 0)),
+    ({"num_workers": 3}, 1, [(8, 0), (4, 0)], (3, 4, 0)),
+    ({"num_workers": 3}, 1, [(7, 0), (5, 0)], (3, 3, 0)),
+    ({"cpus_per_worker": 4}, 1, [(18, 0)], (4, 4, 0)),
+    ({"num_workers": 1, "cpus_per_worker": 4}, 1, [(18, 0)], (1, 4, 0)),
+    ({}, 4, [(16, 0)], (2, 8, 0)),
+    ({}, 1, [(16, 4)], (4, 4, 1)),
+    ({}, 2, [(64, 8), (64, 8)], (8, 4, 2)),
+    ({}, 2, [(64, 3), (64, 1), (8, 0)], (1, 4, 2)),  # a group of GPUs stands in one machine
+    ({}, 1, [(4, 8)], (8, 0, 1)),
+    ({"num_workers": 2}, 1, [(16, 4)], (2, 4, 1)),
+    ({"cpus_per_worker": 8}, 1, [(64, 4)], (4, 8, 1)),
+]
+
+
+@pytest.mark.parametrize(("cluster", "tensor_parallel_size", "machines", "expected"), SIZES)
+def test_workers_fill_the_machines(cluster, tensor_parallel_size, machines, expected):
+    nodes = [Node(*machine) for machine in machines]
+    assert size_pool(ClusterSettings(**cluster), tensor_parallel_size, nodes) == PoolSize(*expected)
+
+
+@pytest.mark.parametrize(
+    ("cluster", "tensor_parallel_size", "machine", "message"),
+    [
+        ({"num_workers": 3}, 1, (2, 0), "cluster.num_workers=3: at most 2"),
+        ({"num_workers": 5}, 2, (64, 8), "cluster.num_workers=5: at most 4"),
+        ({"cpus_per_worker": 3}, 1, (2, 0), "cluster.cpus_per_worker=3: .* at most 2 cores"),
+        ({"cpus_per_worker": 9}, 1, (64, 8), "cluster.cpus_per_worker=9: at most 8"),
+        ({"num_workers": 2, "cpus_per_worker": 2}, 1, (3, 0), "cluster.num_workers=2: at most 1"),
+        ({}, 4, (64, 2), "engine.tensor_parallel_size=4: .* at most 2 GPUs"),
+    ],
+)
+def test_what_does_not_fit_is_refused_by_name(cluster, tensor_parallel_size, machine, message):
+    with pytest.raises(ConfigError, match=message):
+        size_pool(ClusterSettings(**cluster), tensor_parallel_size, [Node(*machine)])
+
+
+def test_workers_that_share_a_machine_do_not_bind_to_the_same_cores():
+    alone = PoolSize(1, 2, 0).actor_options()["runtime_env"]["env_vars"]
+    shared = PoolSize(2, 1, 0).actor_options()["runtime_env"]["env_vars"]
+    assert alone["OMP_NUM_THREADS"] == "2" and "VLLM_CPU_OMP_THREADS_BIND" not in alone
+    assert shared["OMP_NUM_THREADS"] == "1" and shared["VLLM_CPU_OMP_THREADS_BIND"] == "nobind"
+
+
+def test_a_container_quota_bounds_the_cores(tmp_path):
+    quota = tmp_path / "cpu.max"
+    everything = usable_cpus(tmp_path / "missing")
+    quota.write_text("max 100000\n")
+    assert usable_cpus(quota) == everything
+    quota.write_text("100000 100000\n")
+    assert usable_cpus(quota) == 1
+    quota.write_text("50000 100000\n")
+    assert usable_cpus(quota) == 1

@@ -1,0 +1,48 @@
+from pipeline.generate.shard_queue import ShardQueue
+
+
+def test_shards_are_handed_out_in_order_and_the_queue_ends_when_all_are_done():
+    queue = ShardQueue(["a", "b"], max_attempts=2)
+    assert [queue.take(False), queue.take(False), queue.take(True)] == ["a", "b", None]
+    assert not queue.has_waiting and not queue.is_finished
+    queue.done("a")
+    queue.done("b")
+    assert queue.is_finished and not queue.unfinished
+
+
+def test_a_failed_shard_waits_for_the_others_and_then_for_an_idle_worker():
+    queue = ShardQueue(["a", "b"], max_attempts=2)
+    queue.take(True)
+    queue.failed("a", "first")
+    assert queue.take(False) == "b"
+    assert queue.take(worker_is_idle=False) is None and queue.has_waiting
+    assert queue.take(worker_is_idle=True) == "a"
+    assert queue.runs_alone("a") and not queue.runs_alone("b")
+
+
+def test_a_shard_is_given_up_after_its_attempts_with_the_last_reason():
+    queue = ShardQueue(["a"], max_attempts=2)
+    for reason in ("first", "last"):
+        assert queue.take(True) == "a"
+        queue.failed("a", reason)
+    assert queue.is_finished and queue.unfinished == {"a": "last"}
+
+
+def test_failures_in_a_row_are_counted_until_a_success():
+    queue = ShardQueue(["a", "b", "c"], max_attempts=9)
+    for shard in "abc":
+        queue.take(True)
+        if shard != "c":
+            queue.failed(shard, "x")
+    assert queue.num_failures_in_a_row == 2
+    queue.done("c")
+    assert queue.num_failures_in_a_row == 0
+
+
+def test_giving_up_leaves_what_runs_alone():
+    queue = ShardQueue(["a", "b"], max_attempts=2)
+    queue.take(True)
+    queue.give_up("broken")
+    assert queue.unfinished == {"b": "broken"} and not queue.is_finished
+    queue.done("a")
+    assert queue.is_finished

@@ -1,0 +1,144 @@
+import io
+import json
+import random
+from dataclasses import replace
+
+import pandas
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pytest
+from rich.console import Console
+
+from pipeline.generate.contract import SourceCounts, WorkerProgress
+from pipeline.generate.dispatch import GenerationOutcome
+from pipeline.generate.progress import NO_PROGRESS
+from pipeline.generate.summary import count_repeated_ngrams, render, summarize
+from pipeline.schemas import FAILED, KNOWLEDGE
+from pipeline.storage.layout import RunLayout
+from pipeline.storage.parts import commit_part
+from tests.generation import FINGERPRINT, make_plan, make_result
+
+PROGRESS = WorkerProgress(
+    6, 48, 24, 36, 24, 12, {"pool": SourceCounts(30, 21), "context": SourceCounts(0, 0)}
+)
+OUTCOME = GenerationOutcome(
+    num_rows_planned=8,
+    num_rows=6,
+    num_failed=2,
+    num_shards_run=1,
+    unfinished={},
+    progress=PROGRESS,
+    decode_sec=12.0,
+)
+
+
+@pytest.fixture
+def layout(tmp_path):
+    return RunLayout(tmp_path / "run")
+
+
+@pytest.fixture
+def knowledge():
+    """Six items, the first two cut at the length limit; then three users that took one step for a token."""
+    items = make_result("item-00000", make_plan(1, 6)).knowledge.to_pylist()
+    items = [item | {"finish_reason": "length" if n < 2 else "stop"} for n, item in enumerate(items)]
+    users = [item | {"kind": "user", "num_decode_steps": 8, "num_relaxed_tokens": 0} for item in items[3:]]
+    return pa.Table.from_pylist(items + users, schema=KNOWLEDGE)
+
+
+@pytest.fixture
+def failed():
+    rows = [{"stage": stage, "reason": "x"} for stage in ("read", "generate", "generate")]
+    return pa.Table.from_pylist(rows, schema=FAILED)
+
+
+def test_rows_tokens_and_steps_are_counted_by_kind(knowledge, failed, layout):
+    summary = summarize(knowledge, failed, OUTCOME, layout, elapsed_sec=30.0)
+    item, user = summary.kinds
+    assert (item.kind, item.num_rows, item.finish_reasons) == ("item", 6, {"length": 2, "stop": 4})
+    assert (item.num_output_tokens, item.num_decode_steps) == (48, 24)
+    assert (item.tokens_per_step, item.relaxed_share) == (2.0, 0.25)
+    assert (user.num_rows, user.finish_reasons) == (3, {"stop": 3})
+    assert (user.tokens_per_step, user.relaxed_share) == (1.0, 0.0)
+    assert summary.tokens_per_sec == 4.0  # of the session: 48 tokens in 12 seconds
+    assert summary.num_failed == {"read": 1, "generate": 2}
+    assert summary.looping_share == 0.0
+
+
+def test_a_dataset_read_in_small_batches_gives_the_same_summary(knowledge, failed, layout):
+    batches = pa.Table.from_batches(knowledge.to_batches(max_chunksize=2))
+    whole = summarize(knowledge, failed, OUTCOME, layout, 30.0)
+    assert summarize(ds.dataset(batches), failed, OUTCOME, layout, 30.0) == whole
+
+
+def test_the_summary_is_json(knowledge, failed, layout):
+    content = json.loads(json.dumps(summarize(knowledge, failed, OUTCOME, layout, 30.0).as_dict()))
+    assert content["kinds"]["item"]["tokens_per_step"] == 2.0
+    assert content["sources"]["pool"] == {"num_draft_tokens": 30, "num_accepted_tokens": 21}
+    assert (content["num_rows"], content["num_output_tokens"], content["elapsed_sec"]) == (9, 72, 30.0)
+
+
+def rendered(summary):
+    screen = io.StringIO()
+    render(summary, Console(file=screen, width=100))
+    return screen.getvalue()
+
+
+def test_the_table_shows_what_matters(knowledge, failed, layout):
+    text = rendered(summarize(knowledge, failed, OUTCOME, layout, 75.0))
+    rows = {line.split()[0]: line.split()[1:] for line in text.splitlines() if line.strip()}
+    assert rows["kind"] == ["rows", "length", "stop", "tokens", "tokens/step", "relaxed"]
+    assert rows["item"] == ["6", "2", "4", "48", "2.00", "25.0%"]
+    assert rows["user"] == ["3", "0", "3", "24", "1.00", "0.0%"]
+    assert "4 tokens/s over 0:12" in text and "1:15" in text
+    assert "context 0/0 accepted (-), pool 21/30 accepted (70%)" in text
+    assert "2 in stage generate, 1 in stage read" in text and str(layout.failed) in text
+
+
+def test_a_run_with_nothing_left_to_do_has_no_speed(knowledge, layout):
+    idle = replace(OUTCOME, progress=NO_PROGRESS, decode_sec=0.0)
+    text = rendered(summarize(knowledge, FAILED.empty_table(), idle, layout, 1.0))
+    assert "nothing was left to generate" in text and "failures     none" in text
+
+
+def test_an_empty_run_can_be_summarized(layout):
+    summary = summarize(KNOWLEDGE.empty_table(), FAILED.empty_table(), OUTCOME, layout, 1.0)
+    assert summary.kinds == [] and summary.looping_share is None and summary.num_rows == 0
+
+
+def test_the_line_that_reads_the_rows_works(layout):
+    commit_part(layout, make_result("item-00000", make_plan(1, 6)), FINGERPRINT)
+    summary = summarize(KNOWLEDGE.empty_table(), FAILED.empty_table(), OUTCOME, layout, 1.0)
+    frame = eval(summary.how_to_read, {"pandas": pandas, "glob": __import__("glob")})
+    assert list(frame["entity_id"]) == list("012345")
+
+
+def naive_repeats(texts, size):
+    repeated = total = 0
+    for tokens in texts:
+        grams = [tuple(tokens[i : i + size]) for i in range(len(tokens) - size + 1)]
+        total += len(grams)
+        repeated += len(grams) - len(set(grams))
+    return repeated, total
+
+
+def test_repeated_ngrams_equal_the_plain_definition():
+    dice = random.Random(0)
+    texts = [[dice.randrange(2) for _ in range(dice.randrange(40))] for _ in range(200)]
+    array = pa.array(texts, pa.list_(pa.int32()))
+    assert count_repeated_ngrams(array, 8) == naive_repeats(texts, 8)
+    assert count_repeated_ngrams(array.slice(50, 20), 8) == naive_repeats(texts[50:70], 8)
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        ([], (0, 0)),
+        ([[1, 2, 3]], (0, 0)),
+        ([list(range(8)), list(range(8))], (0, 2)),  # the same in two texts is no loop
+        ([[1] * 20], (12, 13)),
+        ([[], [5] * 9, []], (1, 2)),
+    ],
+)
+def test_repeats_are_those_within_a_text(texts, expected):
+    assert count_repeated_ngrams(pa.array(texts, pa.list_(pa.int32()))) == expected

@@ -11,6 +11,7 @@ or unexpected; 130 interrupted.
 """
 
 import logging
+import os
 import sys
 import tempfile
 import traceback
@@ -18,6 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Protocol
 
 from jobs.config import CONFIG_DIR_VARIABLE, as_yaml, load_settings
 from pipeline.environment import silence_telemetry
@@ -25,7 +27,6 @@ from pipeline.errors import ConfigError, PipelineError
 from pipeline.settings import RunSettings
 
 Job = Callable[[RunSettings], None]
-Main = Callable[[Sequence[str] | None], int]
 INTERRUPTED = 130
 
 KEYS = """\
@@ -42,6 +43,13 @@ Most important keys (configs/ holds all of them; --print-config shows their valu
   acceptance=relaxed|strict   acceptance.top_k=N acceptance.min_prob=P
   cluster.address=HOST:PORT   a running Ray cluster; cluster.num_workers=N
   paths.data=/path            where results go (default: data)"""
+
+
+class Main(Protocol):
+    """What an entry point is called with: the command line, by default that of the process."""
+
+    def __call__(self, argv: Sequence[str] | None = None) -> int:
+        """Run the job and return the exit code."""
 
 
 @dataclass
@@ -74,11 +82,11 @@ def _run(job: Job, name: str, usage: str, config_name: str, argv: Sequence[str] 
     try:
         arguments = _parse(sys.argv[1:] if argv is None else argv)
         if arguments.wants_help:
-            print(usage)
+            _show(usage + "\n")
             return 0
         settings = load_settings(config_name, arguments.overrides, arguments.config_dir)
         if arguments.wants_config:
-            print(as_yaml(settings), end="")
+            _show(as_yaml(settings))
             return 0
         _show_messages()
         job(settings)
@@ -129,6 +137,14 @@ def _usage(name: str, summary: str, examples: Sequence[str]) -> str:
     if examples:
         lines += ["", "Examples", *(f"  {command} {example}" for example in examples)]
     return "\n".join(lines)
+
+
+def _show(text: str) -> None:
+    """Print `text`; a reader that has seen enough (`| head`) is no error."""
+    try:
+        print(text, end="", flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _show_messages() -> None:

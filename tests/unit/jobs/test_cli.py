@@ -135,3 +135,14 @@ def test_telemetry_is_off_before_a_job_imports_anything():
         check=True,
     )
     assert shown.stdout.split() == ["0", "False"]
+
+
+def test_a_reader_that_stops_reading_is_no_error():
+    code = "import sys; from jobs.cli import entry_point; sys.exit(entry_point('d', 's')(print)(['--print-config']))"
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "wb") as nobody:  # noqa: PTH123  a descriptor, not a path
+        finished = subprocess.run(
+            [sys.executable, "-c", code], cwd=CHECKOUT, stdout=nobody, stderr=subprocess.PIPE, check=False
+        )
+    assert (finished.returncode, finished.stderr) == (0, b"")

@@ -138,7 +138,9 @@ def test_telemetry_is_off_before_a_job_imports_anything():
 
 
 def test_a_reader_that_stops_reading_is_no_error():
-    code = "import sys; from jobs.cli import entry_point; sys.exit(entry_point('d', 's')(print)(['--print-config']))"
+    code = (
+        "from jobs.cli import entry_point; raise SystemExit(entry_point('d', 's')(print)(['--print-config']))"
+    )
     reader, writer = os.pipe()
     os.close(reader)
     with open(writer, "wb") as nobody:  # noqa: PTH123  a descriptor, not a path

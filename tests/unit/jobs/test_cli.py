@@ -1,4 +1,5 @@
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -148,3 +149,14 @@ def test_a_reader_that_stops_reading_is_no_error():
             [sys.executable, "-c", code], cwd=CHECKOUT, stdout=nobody, stderr=subprocess.PIPE, check=False
         )
     assert (finished.returncode, finished.stderr) == (0, b"")
+
+
+def test_an_interrupt_during_imports_leaves_no_traceback():
+    finished = subprocess.run(
+        [sys.executable, "-c", "import jobs; raise KeyboardInterrupt"],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (finished.returncode, finished.stderr) == (-signal.SIGINT, "error: interrupted\n")

@@ -190,6 +190,7 @@ class RunSettings(Settings):
     paths: PathsSettings
     limit: Annotated[int, Field(ge=1)] | Literal["all"]
     run_id: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    offset: int = Field(default=0, ge=0, description="entities of the sample's ranking to pass over")
     history_cutoff: datetime | None = None
     max_failed_fraction: Fraction = 0.01
 
@@ -204,3 +205,8 @@ class RunSettings(Settings):
         except ValueError as error:
             raise ValueError("must be an ISO date, for example 1998-03-01 or 1998-03-01T12:00Z") from error
         return date.astimezone(UTC) if date.tzinfo else date.replace(tzinfo=UTC)
+
+    @property
+    def acceptance_label(self) -> str:
+        """How rows name the rule in force: only LASER's verification can be relaxed."""
+        return self.acceptance.label if self.drafter.name == "laser" else "strict"

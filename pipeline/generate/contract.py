@@ -1,7 +1,7 @@
 """What dispatch and the worker promise each other. Everything here must pickle."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import pyarrow as pa
 
@@ -71,6 +71,7 @@ class Worker(Protocol):
         """Totals so far; cheap to ask for while shards run."""
         ...
 
-    def close(self) -> None:
-        """Release the engine. No other method is called afterwards."""
+    def close(self) -> dict[str, Any] | None:
+        """Release the engine; no other method is called afterwards. Returns what the drafter has learned,
+        as JSON values, if it learns: the next datastore version keeps it."""
         ...

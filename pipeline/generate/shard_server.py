@@ -15,6 +15,7 @@ from pipeline.errors import CorruptPartError, DataError, ModelError, PipelineErr
 from pipeline.generate.contract import Worker, WorkerProgress, WorkerSpec
 from pipeline.generate.run_log import LOG_FORMAT, redirect_output
 from pipeline.schemas import PLAN, conform
+from pipeline.storage.files import write_json
 from pipeline.storage.layout import RunLayout
 from pipeline.storage.parts import check_rows, commit_part
 
@@ -102,9 +103,12 @@ class ShardServer:
             return None
 
     def close(self) -> None:
-        """Release the engine."""
-        if self._worker is not None:
-            self._worker.close()
+        """Release the engine; keep what its drafter learned (of several workers, the last one's)."""
+        if self._worker is None:
+            return
+        learned = self._worker.close()
+        if learned is not None:
+            write_json(learned, self._layout.calibration)
 
     def _running_worker(self) -> Worker:
         if self._worker is None:

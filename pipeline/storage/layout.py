@@ -39,6 +39,11 @@ class RunLayout:
         return self.root / "manifest.json"
 
     @property
+    def calibration(self) -> Path:
+        """What a worker's drafter learned in this run."""
+        return self.root / "calibration.json"
+
+    @property
     def log(self) -> Path:
         """What vLLM and Ray had to say."""
         return self.root / "run.log"
@@ -66,8 +71,13 @@ class DatasetLayout:
 
     @property
     def datastore(self) -> Path:
-        """Folder of datastore versions; its file CURRENT names the one in force."""
+        """Folder of datastore versions."""
         return self.root / "datastore"
+
+    @property
+    def current_datastore(self) -> Path:
+        """File that names the datastore version in force."""
+        return self.datastore / "CURRENT"
 
 
 def models_folder(data: str | Path) -> Path:

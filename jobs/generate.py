@@ -1,0 +1,42 @@
+"""`python -m jobs.generate`: from raw data to knowledge in Parquet."""
+
+import sys
+
+from rich.console import Console
+
+from jobs.cli import entry_point
+from pipeline.generate.progress import progress_view
+from pipeline.generate.summary import render
+from pipeline.road import RunReport, generate_knowledge
+from pipeline.settings import RunSettings
+
+
+@entry_point(
+    "generate",
+    "Write a knowledge text for every user and item, with vLLM and retrieval drafts.",
+    examples=["dataset=movielens", "dataset=movielens limit=20 acceptance=strict", "limit=100 offset=200"],
+)
+def main(settings: RunSettings) -> None:
+    """Generate, then say what came out and where it is."""
+    messages = Console(stderr=True)
+    report = generate_knowledge(settings, lambda: progress_view(messages, settings.model.name))
+    out = Console()
+    out.print(f"\nRun {report.run_id}", highlight=False)
+    render(report.summary, out)
+    _print_coverage(report, settings, out)
+
+
+def _print_coverage(report: RunReport, settings: RunSettings, out: Console) -> None:
+    if report.datastore_version is not None:
+        out.print(f"{'pools':<12} {report.datastore_version}: the next run drafts from these texts too")
+    if report.coverage.is_sample:
+        out.print(
+            f"\nThis was a sample of {report.coverage.num_planned} entities. LIMIT=all generates all "
+            f"{report.num_users} users and {report.num_items:,} items of {settings.dataset.name}.",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

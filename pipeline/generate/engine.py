@@ -1,0 +1,248 @@
+"""One vLLM engine: requests in, finished texts with their statistics out. Owned by a single thread."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pipeline.environment import silence_telemetry
+from pipeline.errors import ModelError
+from pipeline.generate.contract import SourceCounts, WorkerSpec
+from pipeline.settings import SamplingSettings
+
+FINISHED = ("stop", "length", "repetition")
+
+
+@dataclass(frozen=True)
+class TextRequest:
+    """One text to write. `key` is unique within the engine."""
+
+    key: str
+    kind: str
+    group: str
+    entity_id: str
+    prompt_token_ids: Sequence[int]
+    max_tokens: int
+
+
+@dataclass(frozen=True)
+class WrittenText:
+    """A finished text and how it was decoded; see `pipeline.schemas.KNOWLEDGE` for the counts."""
+
+    key: str
+    text: str
+    token_ids: list[int]
+    finish_reason: str
+    num_draft_tokens: int
+    num_accepted_tokens: int
+    num_relaxed_tokens: int
+    num_decode_steps: int
+
+
+@dataclass(frozen=True)
+class EarlierText:
+    """A text of this run that is finished already; it drafts for others."""
+
+    kind: str
+    entity_id: str
+    token_ids: Sequence[int]
+
+
+def engine_environment(spec: WorkerSpec) -> None:
+    """Set what vLLM reads from the environment; before it is imported."""
+    silence_telemetry()
+    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # the engine lives and dies with its worker
+    os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(spec.settings.engine.cpu_kv_cache_gib)
+    if os.path.isdir(spec.model_path):  # noqa: PTH112  # a hub id is no path
+        os.environ.update({"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"})
+
+
+class TextEngine:
+    """vLLM with the configured drafter and acceptance rule.
+
+    `add` requests at any time; each `step` decodes the whole batch once and returns what has finished.
+    Not thread-safe, and to be used in the thread that built it: native threads are bound to it.
+    """
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        engine_environment(spec)
+        from vllm import LLM
+        from vllm.sampling_params import SamplingParams
+
+        self._spec = spec
+        self._sampling_params = SamplingParams
+        self._drafts_with_laser = spec.settings.drafter.name == "laser"
+        self._requests: dict[str, TextRequest] = {}
+        self._llm = LLM(**_engine_arguments(spec))
+        if self._drafts_with_laser:
+            from drafters import vllm_adapter
+
+            vllm_adapter.install(self._llm)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is unfinished."""
+        return not self._requests
+
+    def teach(self, texts: Sequence[EarlierText]) -> None:
+        """Let `texts` draft for later requests."""
+        if not self._drafts_with_laser:
+            return
+        from drafters import vllm_adapter
+
+        for kind in {text.kind for text in texts}:
+            batch = [(text.entity_id, text.token_ids) for text in texts if text.kind == kind]
+            vllm_adapter.teach(self._llm, kind, batch)
+
+    def add(self, request: TextRequest) -> None:
+        """Queue `request`; raises what vLLM raises if it refuses the prompt."""
+        self._llm.llm_engine.add_request(
+            request.key,
+            {"prompt_token_ids": list(request.prompt_token_ids)},
+            self._parameters(request),
+        )
+        self._requests[request.key] = request
+
+    def step(self) -> list[WrittenText]:
+        """Decode the batch once; the texts that finished, in no particular order."""
+        finished = [output for output in self._llm.llm_engine.step() if output.finished]
+        if not finished:
+            return []
+        texts = [self._written(output) for output in finished]
+        if self._drafts_with_laser:
+            texts = self._with_laser_counts(texts)
+        for text in texts:
+            del self._requests[text.key]
+        return texts
+
+    def sources(self) -> dict[str, SourceCounts]:
+        """Draft tokens by source so far; empty for drafters that have only one."""
+        if not self._drafts_with_laser:
+            return {}
+        from drafters import vllm_adapter
+
+        stats = vllm_adapter.drafter_stats(self._llm).sources
+        return {
+            name: SourceCounts(s.num_draft_tokens, s.num_accepted_tokens)
+            for name, s in stats.items()
+            if s.num_draft_tokens
+        }
+
+    def calibration(self) -> dict[str, Any] | None:
+        """What the drafter has learned, for the next datastore version."""
+        if not self._drafts_with_laser:
+            return None
+        from drafters import vllm_adapter
+
+        return vllm_adapter.calibration(self._llm)
+
+    def _parameters(self, request: TextRequest) -> Any:
+        sampling = self._spec.settings.model.sampling
+        return self._sampling_params(
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            repetition_penalty=sampling.repetition_penalty,
+            presence_penalty=sampling.presence_penalty,
+            frequency_penalty=sampling.frequency_penalty,
+            seed=sampling.seed if sampling.temperature > 0 else None,
+            max_tokens=request.max_tokens,
+            repetition_detection=_repetition_detection(sampling),
+            extra_args=self._extra_args(request),
+        )
+
+    def _extra_args(self, request: TextRequest) -> dict[str, Any] | None:
+        if not self._drafts_with_laser:
+            return None
+        from drafters import vllm_adapter
+        from drafters.acceptance import AcceptanceRule
+        from drafters.laser import DraftKey
+
+        acceptance = self._spec.settings.acceptance
+        return vllm_adapter.request_args(
+            request.key,
+            DraftKey(request.kind, request.group, request.entity_id),
+            AcceptanceRule(acceptance.top_k, acceptance.min_prob),
+        )
+
+    def _written(self, output: Any) -> WrittenText:
+        completion = output.outputs[0]
+        if completion.finish_reason not in FINISHED:
+            raise ModelError(f"vLLM ended request {output.request_id} with {completion.finish_reason!r}")
+        metrics = getattr(completion, "spec_decode_metrics", None)
+        num_accepted = sum(j * count for j, count in enumerate(metrics.histogram)) if metrics else 0
+        return WrittenText(
+            key=output.request_id,
+            text=completion.text,
+            token_ids=list(completion.token_ids),
+            finish_reason=completion.finish_reason,
+            num_draft_tokens=metrics.num_draft_tokens if metrics else 0,
+            num_accepted_tokens=num_accepted,
+            num_relaxed_tokens=0,
+            num_decode_steps=len(completion.token_ids) - num_accepted,
+        )
+
+    def _with_laser_counts(self, texts: list[WrittenText]) -> list[WrittenText]:
+        from drafters import vllm_adapter
+
+        finished = []
+        for text in texts:
+            request = self._requests[text.key]
+            finished.append(
+                vllm_adapter.FinishedRequest(text.key, request.kind, request.entity_id, text.token_ids)
+            )
+        stats = vllm_adapter.finish(self._llm, finished)
+        return [
+            replace(
+                text,
+                num_draft_tokens=stats[text.key].num_draft_tokens,
+                num_accepted_tokens=stats[text.key].num_accepted_tokens,
+                num_relaxed_tokens=stats[text.key].num_relaxed_tokens,
+                num_decode_steps=stats[text.key].num_decode_steps,
+            )
+            for text in texts
+        ]
+
+
+def _repetition_detection(sampling: SamplingSettings) -> Any:
+    if sampling.repetition_detection is None:
+        return None
+    from vllm.sampling_params import RepetitionDetectionParams
+
+    return RepetitionDetectionParams(**sampling.repetition_detection.model_dump())
+
+
+def _engine_arguments(spec: WorkerSpec) -> dict[str, Any]:
+    model, engine = spec.settings.model, spec.settings.engine
+    arguments: dict[str, Any] = {
+        "model": spec.model_path,
+        "dtype": model.dtype,
+        "max_model_len": model.max_model_len,
+        "trust_remote_code": model.trust_remote_code,
+        "load_format": "safetensors",
+        "max_num_seqs": engine.max_num_seqs,
+        "tensor_parallel_size": engine.tensor_parallel_size,
+        "enforce_eager": engine.enforce_eager,
+        "enable_prefix_caching": engine.enable_prefix_caching,
+        "gpu_memory_utilization": engine.gpu_memory_utilization,
+        "seed": model.sampling.seed,
+        "disable_log_stats": True,
+        **_drafter_arguments(spec),
+    }
+    if engine.max_num_batched_tokens is not None:
+        arguments["max_num_batched_tokens"] = engine.max_num_batched_tokens
+    return arguments
+
+
+def _drafter_arguments(spec: WorkerSpec) -> dict[str, Any]:
+    drafter = spec.settings.drafter
+    if drafter.name == "none":
+        return {}
+    if drafter.name == "laser":
+        from drafters.vllm_adapter import LaserConfig, engine_args
+
+        return engine_args(LaserConfig(drafter.max_draft_tokens, spec.datastore, spec.tokenizer_hash))
+    speculative: dict[str, Any] = {
+        "method": drafter.name,
+        "num_speculative_tokens": drafter.max_draft_tokens,
+    }
+    return {"speculative_config": speculative, "per_request_spec_decode_metrics": "summary"}

@@ -1,0 +1,143 @@
+"""The worker: turns the rows of a shard into knowledge rows with an engine of its own."""
+
+import threading
+import uuid
+from collections import Counter
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.generate.contract import ShardResult, SourceCounts, WorkerProgress, WorkerSpec
+from pipeline.generate.engine import EarlierText, TextEngine, TextRequest, WrittenText
+from pipeline.generate.engine_thread import EngineThread, Outcome
+from pipeline.schemas import FAILED, KNOWLEDGE
+
+SOURCES_EVERY_TEXTS = 8  # how often the totals by draft source are brought up to date
+
+
+class KnowledgeWorker:
+    """See `pipeline.generate.contract.Worker`."""
+
+    def __init__(self, spec: WorkerSpec, finished_parts: list[str]) -> None:
+        self._spec = spec
+        self._lock = threading.Lock()
+        self._totals: Counter[str] = Counter()
+        self._sources: dict[str, SourceCounts] = {}
+        self._engine: EngineThread = EngineThread(lambda: self._build(finished_parts), self._note)
+
+    def _build(self, finished_parts: list[str]) -> TextEngine:
+        self._text_engine = TextEngine(self._spec)
+        self._text_engine.teach(_earlier_texts(finished_parts))
+        return self._text_engine
+
+    def run_shard(self, shard: str, rows: pa.Table) -> ShardResult:
+        """Generate `rows` (schema PLAN)."""
+        planned = rows.to_pylist()
+        prefix = uuid.uuid4().hex  # a shard that is tried again must not meet its own old keys
+        requests = [
+            TextRequest(
+                f"{prefix}-{number}",
+                row["kind"],
+                row["group"],
+                row["entity_id"],
+                row["prompt_token_ids"],
+                row["max_tokens"],
+            )
+            for number, row in enumerate(planned)
+        ]
+        outcomes = self._engine.write(requests)
+        knowledge, failed = [], []
+        for row, request in zip(planned, requests, strict=True):
+            outcome = outcomes[request.key]
+            if isinstance(outcome, WrittenText):
+                knowledge.append(self._knowledge_row(row, outcome))
+            else:
+                failed.append(_failed_row(row, outcome))
+        return ShardResult(
+            shard,
+            pa.Table.from_pylist(knowledge, schema=KNOWLEDGE),
+            pa.Table.from_pylist(failed, schema=FAILED),
+        )
+
+    def progress(self) -> WorkerProgress:
+        """Totals since the start."""
+        with self._lock:
+            totals, sources = dict(self._totals), dict(self._sources)
+        return WorkerProgress(
+            num_rows=totals.get("rows", 0),
+            num_output_tokens=totals.get("output", 0),
+            num_decode_steps=totals.get("steps", 0),
+            num_draft_tokens=totals.get("draft", 0),
+            num_accepted_tokens=totals.get("accepted", 0),
+            num_relaxed_tokens=totals.get("relaxed", 0),
+            sources=sources,
+        )
+
+    def close(self) -> dict[str, Any] | None:
+        """Stop the engine's thread; what the drafter has learned."""
+        learned: dict[str, Any] | None = self._engine.call(lambda engine: engine.calibration())
+        self._engine.close()
+        return learned
+
+    def _note(self, text: WrittenText) -> None:
+        """Called in the engine's thread."""
+        with self._lock:
+            self._totals.update(
+                rows=1,
+                output=len(text.token_ids),
+                steps=text.num_decode_steps,
+                draft=text.num_draft_tokens,
+                accepted=text.num_accepted_tokens,
+                relaxed=text.num_relaxed_tokens,
+            )
+            num_rows = self._totals["rows"]
+        if num_rows % SOURCES_EVERY_TEXTS == 0 or self._text_engine.is_idle:
+            sources = self._text_engine.sources()
+            with self._lock:
+                self._sources = sources
+
+    def _knowledge_row(self, row: dict[str, Any], text: WrittenText) -> dict[str, Any]:
+        spec, settings = self._spec, self._spec.settings
+        return {
+            "entity_id": row["entity_id"],
+            "kind": row["kind"],
+            "group": row["group"],
+            "text": text.text,
+            "token_ids": text.token_ids,
+            "prompt_hash": row["prompt_hash"],
+            "num_prompt_tokens": len(row["prompt_token_ids"]),
+            "num_output_tokens": len(text.token_ids),
+            "num_draft_tokens": text.num_draft_tokens,
+            "num_accepted_tokens": text.num_accepted_tokens,
+            "num_relaxed_tokens": text.num_relaxed_tokens,
+            "num_decode_steps": text.num_decode_steps,
+            "finish_reason": text.finish_reason,
+            "model": settings.model.name,
+            "model_revision": spec.model_revision,
+            "knowledge": settings.knowledge.name,
+            "acceptance": settings.acceptance_label,
+            "datastore_version": spec.datastore_version,
+            "fingerprint": spec.fingerprint,
+            "run_id": spec.run_id,
+            "generated_at": datetime.now(UTC),
+            "history_cutoff": row["history_cutoff"],
+        }
+
+
+def _failed_row(row: dict[str, Any], outcome: Outcome) -> dict[str, Any]:
+    return {
+        "stage": "generate",
+        "entity_id": row["entity_id"],
+        "kind": row["kind"],
+        "reason": " ".join(f"{type(outcome).__name__}: {outcome}".split()),
+    }
+
+
+def _earlier_texts(parts: list[str]) -> list[EarlierText]:
+    columns = ["kind", "entity_id", "token_ids"]
+    rows = [
+        row for part in parts for row in pq.read_table(part, columns=columns, partitioning=None).to_pylist()
+    ]
+    return [EarlierText(row["kind"], row["entity_id"], row["token_ids"]) for row in rows]

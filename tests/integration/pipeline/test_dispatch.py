@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import ray
 
 from pipeline.errors import DataError, GenerationError, ModelError
 from pipeline.generate.dispatch import generate_shards, run_shards
@@ -29,8 +30,13 @@ class SlowWorker(ToyWorker):
     seconds_per_shard = 0.2
 
 
-class KilledOnceWorker(ToyWorker):
-    """Its process is killed in the first attempt at one shard, while another one runs beside it."""
+class KilledTwiceWorker(ToyWorker):
+    """Its process is killed at the first start, and in the first attempt at one shard, beside another."""
+
+    def __init__(self, spec, finished_parts):
+        super().__init__(spec, finished_parts)
+        if self.leave("built") == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
 
     def before(self, shard, attempt):
         if shard == "item-00002" and attempt == 0:
@@ -38,19 +44,15 @@ class KilledOnceWorker(ToyWorker):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-class RaisingWorker(ToyWorker):
-    def before(self, shard, attempt):
-        if shard == "item-00001":
-            raise ValueError("planted\nfailure")
-
-
-class DeadlyShardWorker(ToyWorker):
-    """One shard kills whatever process it runs in."""
+class BadShardsWorker(ToyWorker):
+    """One shard raises, another one kills whatever process it runs in."""
 
     seconds_per_shard = 0.1
 
     def before(self, shard, attempt):
         if shard == "item-00001":
+            raise ValueError("planted\nfailure")
+        if shard == "item-00003":
             os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -67,14 +69,11 @@ class DiesAtStartWorker(ToyWorker):
 
 
 class LosesRowsWorker(ToyWorker):
-    def run_shard(self, shard, rows):
-        self.leave(shard)
-        return make_result(shard, rows[1:])
+    """Two rows fail; one row of the last shard is lost."""
 
-
-class FailsRowsWorker(ToyWorker):
     def run_shard(self, shard, rows):
-        return make_result(shard, rows, failing=frozenset({"3", "5"}))
+        lost = 1 if shard == "item-00002" else 0
+        return make_result(shard, rows[lost:], failing=frozenset({"3", "5"}))
 
 
 @pytest.fixture(scope="module")
@@ -109,66 +108,54 @@ def assert_complete(layout, plan):
     assert not list(layout.root.rglob(".tmp-*"))
 
 
-def test_two_workers_share_the_work_and_nothing_is_lost_or_doubled(own_ray, layout, capfd):
+def test_two_workers_share_the_work_and_a_rerun_does_only_what_is_missing(own_ray, layout, capfd):
     plan = write_plan(layout, num_shards=12)
     snapshots = []
-    spec = make_spec(layout, num_workers=2)
-    outcome = generate_shards(plan, spec, layout, SlowWorker, snapshots.append)
+    outcome = generate_shards(plan, make_spec(layout, num_workers=2), layout, SlowWorker, snapshots.append)
     assert_complete(layout, plan)
     assert events(layout, "item-*") == (12, 2)
     assert events(layout, "started") == (2, 2) and events(layout, "closed") == (2, 2)
     assert (outcome.num_rows, outcome.num_failed, outcome.unfinished) == (48, 0, {})
-    assert outcome.progress.num_output_tokens == 48 * 8
+    assert outcome.progress.num_output_tokens == 48 * 8 and outcome.decode_sec > 0
     assert snapshots[0].num_workers_ready == 0 and snapshots[-1].num_rows_done == 48
-    assert outcome.decode_sec > 0
     assert {"noise of Python", "noise of a child process"} <= set(layout.log.read_text().splitlines())
     assert capfd.readouterr().out == ""
 
-
-def test_only_what_is_missing_is_run_and_finished_parts_teach_the_worker(own_ray, layout):
-    plan = write_plan(layout, num_shards=6)
-    generate_shards(plan, make_spec(layout, num_workers=1), layout, ToyWorker)
     layout.part_manifest("item-00002").write_text("{")
     layout.part("item-00004").write_bytes(b"PAR1")
     (layout.parts / ".tmp-0-item-00009.parquet").write_text("left over")
     outcome = generate_shards(plan, make_spec(layout, num_workers=1), layout, ToyWorker)
     assert_complete(layout, plan)
-    assert outcome.num_shards_run == 2 and outcome.num_rows == 24
+    assert outcome.num_shards_run == 2 and outcome.num_rows == 48
     ran = sorted(path.name.split(".")[0] for path in (layout.root / "trace").glob("item-*.1"))
     assert ran == ["item-00002", "item-00004"]
     taught = sorted(path.read_text() for path in (layout.root / "trace").glob("started.*"))
-    assert taught == ["0", "4"]
+    assert taught == ["0", "0", "10"]  # finished parts teach the new worker
 
 
 def test_a_killed_worker_is_replaced_and_its_shards_run_again(own_ray, layout, capfd):
     plan = write_plan(layout, num_shards=6)
-    outcome = generate_shards(plan, make_spec(layout, num_workers=1), layout, KilledOnceWorker)
+    outcome = generate_shards(plan, make_spec(layout, num_workers=1), layout, KilledTwiceWorker)
     assert_complete(layout, plan)
-    assert events(layout, "started") == (2, 2) and events(layout, "item-00002") == (2, 2)
+    assert events(layout, "built") == (3, 3) and events(layout, "item-00002") == (2, 2)
     assert outcome.unfinished == {}
     assert capfd.readouterr().out == ""  # Ray prints the death of a worker, but not on the terminal
 
 
-def test_a_shard_that_raises_is_tried_again_and_does_not_stop_the_others(own_ray, layout):
-    plan = write_plan(layout, num_shards=5)
+def test_bad_shards_are_given_up_and_take_no_other_with_them(own_ray, layout):
+    plan = write_plan(layout, num_shards=6)
     spec = make_spec(layout, num_workers=1, max_shard_attempts=2)
-    with pytest.raises(
-        GenerationError, match=r"1 shards are unfinished: item-00001; last reason: Value"
-    ) as caught:
-        generate_shards(plan, spec, layout, RaisingWorker)
-    assert "planted failure" in str(caught.value) and "\n" not in str(caught.value)
-    assert events(layout, "item-00001") == (2, 2)  # each in a fresh worker
-    assert read_knowledge(layout).num_rows == 16
+    outcome = run_shards(plan, spec, layout, BadShardsWorker)
+    assert outcome.unfinished == {
+        "item-00001": "ValueError: planted failure",
+        "item-00003": "the worker process died",
+    }
+    assert events(layout, "item-00001") == (2, 2)  # each time in a fresh worker
+    assert outcome.num_rows == 16 and read_knowledge(layout).num_rows == 16
+    with pytest.raises(GenerationError, match="2 shards are unfinished: item-00001, item-00003; last reason"):
+        outcome.require_complete(max_failed_fraction=1.0)
     generate_shards(plan, spec, layout, ToyWorker)
     assert_complete(layout, plan)
-
-
-def test_a_shard_that_kills_its_worker_takes_no_other_with_it(own_ray, layout):
-    plan = write_plan(layout, num_shards=5)
-    spec = make_spec(layout, num_workers=1, max_shard_attempts=2)
-    outcome = run_shards(plan, spec, layout, DeadlyShardWorker)
-    assert outcome.unfinished == {"item-00001": "the worker process died"}
-    assert outcome.num_rows == 16 and read_knowledge(layout).num_rows == 16
 
 
 def test_a_worker_that_cannot_be_built_ends_the_run_at_once(own_ray, layout):
@@ -179,34 +166,29 @@ def test_a_worker_that_cannot_be_built_ends_the_run_at_once(own_ray, layout):
     assert "Traceback" in layout.log.read_text()
 
 
-def test_a_worker_that_dies_while_it_starts_is_tried_a_few_times(own_ray, layout):
+def test_a_worker_that_dies_whenever_it_starts_ends_the_run(own_ray, layout):
     plan = write_plan(layout, num_shards=3)
-    spec = make_spec(layout, num_workers=1, max_shard_attempts=2)
+    spec = make_spec(layout, num_workers=1, max_shard_attempts=1)
     with pytest.raises(ModelError, match=r"died while it started; see .*run\.log"):
         generate_shards(plan, spec, layout, DiesAtStartWorker)
-    assert events(layout, "started") == (2, 2)
 
 
-def test_a_worker_that_loses_a_row_commits_nothing(own_ray, layout):
-    plan = write_plan(layout, num_shards=1)
-    spec = make_spec(layout, num_workers=1, max_shard_attempts=1)
-    outcome = run_shards(plan, spec, layout, LosesRowsWorker)
-    assert outcome.unfinished == {"item-00000": "shard item-00000: 3 rows and 0 failures for 4 planned rows"}
-    assert not layout.parts.exists()
-
-
-def test_failed_rows_are_recorded_and_too_many_end_the_run(own_ray, layout):
-    plan = write_plan(layout, num_shards=2)
+def test_failed_rows_are_recorded_and_a_lost_row_is_noticed(own_ray, layout):
+    plan = write_plan(layout, num_shards=3)
     bad_line = pa.Table.from_pylist(
         [{"stage": "read", "file": "u.item", "line": 7, "reason": "no title"}], schema=FAILED
     )
-    spec = make_spec(layout, num_workers=1)
-    with pytest.raises(GenerationError, match=r"2 of 8 rows failed, more than max_failed_fraction=0\.01"):
-        generate_shards(plan, spec, layout, FailsRowsWorker, earlier_failures=bad_line)
+    spec = make_spec(layout, num_workers=1, max_shard_attempts=1)
+    outcome = run_shards(plan, spec, layout, LosesRowsWorker, earlier_failures=bad_line)
+    assert outcome.unfinished == {"item-00002": "shard item-00002: 3 rows and 0 failures for 4 planned rows"}
+    assert not layout.part("item-00002").exists()
     failed = pq.read_table(layout.failed).to_pydict()
     assert failed["stage"] == ["read", "generate", "generate"] and failed["entity_id"] == [None, "3", "5"]
-    assert read_knowledge(layout).num_rows == 6
-    assert run_shards(plan, spec, layout, ToyWorker).num_failed == 2  # a rerun reports the same
+    assert read_knowledge(layout).num_rows == outcome.num_rows == 6
+
+    with pytest.raises(GenerationError, match=r"2 of 12 rows failed, more than max_failed_fraction=0\.01"):
+        generate_shards(plan, spec, layout, ToyWorker)  # what failed in a finished part still counts
+    assert read_knowledge(layout).num_rows == 10
 
 
 def test_a_run_without_its_plan_file_is_refused(layout):
@@ -232,16 +214,16 @@ class Worker(ToyWorker):
     seconds_per_shard = 0.3
 
 layout = RunLayout(Path(sys.argv[1]))
-generate_shards(pq.read_table(layout.plan), make_spec(layout, num_workers=1), layout, Worker)
+spec = make_spec(layout, num_workers=1, address=sys.argv[2] or None)
+generate_shards(pq.read_table(layout.plan), spec, layout, Worker)
 print("ray" in sys.modules)
 """
 
 
-def start_driver(layout):
-    """A driver with a Ray of its own."""
+def start_driver(layout, address=""):
+    """A driver with a Ray of its own, or on the one at `address`."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    environment.pop("RAY_ADDRESS", None)
-    command = [sys.executable, "-c", DRIVER, str(layout.root)]
+    command = [sys.executable, "-c", DRIVER, str(layout.root), address]
     return subprocess.Popen(
         command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
@@ -259,11 +241,19 @@ def is_alive(pid):
     return state != "Z"
 
 
-def test_a_driver_killed_at_any_moment_resumes_and_each_entity_stands_once(layout):
+def wait_until_dead(pids):
+    deadline = time.monotonic() + 30
+    while any(map(is_alive, pids)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(map(is_alive, pids))
+
+
+def test_a_driver_killed_at_any_moment_resumes_and_each_entity_stands_once(own_ray, layout):
     plan = write_plan(layout, num_shards=30)
-    dice = random.Random(1)
-    for wanted in (4, 12):
-        driver = start_driver(layout)
+    shared_ray = ray.get_runtime_context().gcs_address
+    dice = random.Random()
+    for wanted, address in ((4, ""), (12, shared_ray)):
+        driver = start_driver(layout, address)
         deadline = time.monotonic() + 120
         while len(list(layout.parts.glob("*.json"))) < wanted and time.monotonic() < deadline:
             assert driver.poll() is None, driver.communicate()
@@ -271,15 +261,12 @@ def test_a_driver_killed_at_any_moment_resumes_and_each_entity_stands_once(layou
         time.sleep(dice.random() * 0.3)
         driver.kill()
         driver.communicate()
-        assert 0 < len(finished_shards(layout, FINGERPRINT, plan)) < 30
-    driver = start_driver(layout)
+        assert wanted <= len(finished_shards(layout, FINGERPRINT, plan)) < 30
+        wait_until_dead(worker_pids(layout))  # no worker outlives its driver
+    driver = start_driver(layout, shared_ray)
     out, err = driver.communicate(timeout=120)
     assert (driver.returncode, out, err) == (0, "True\n", "")
     assert_complete(layout, plan)
-    deadline = time.monotonic() + 20
-    while any(map(is_alive, worker_pids(layout))) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert not any(map(is_alive, worker_pids(layout)))  # no worker outlives its driver
 
     out, err = start_driver(layout).communicate(timeout=60)
     assert (out, err) == ("False\n", "")  # nothing is missing: Ray is not even imported

@@ -1,0 +1,100 @@
+"""What a text depends on, as a short hash.
+
+Two fingerprints. `text_fingerprint` covers what a knowledge text depends on apart from its prompt:
+model, revision, prompt set, acceptance, sampling. An entity whose prompt hash and text fingerprint are
+those of the snapshot in force need not be written again. `run_fingerprint` adds what steers one run
+(drafts, tokenizer, cutoff), so that parts of one run id never mix.
+
+Left out of both, because none changes what is written: workers, cluster, paths, engine batch sizes,
+tensor parallelism (numerics only), log level, `limit` and `offset`, `run_id`, `plan.shard_size`.
+"""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from pipeline.settings import (
+    AcceptanceSettings,
+    KnowledgeSettings,
+    ModelSettings,
+    RunSettings,
+    SamplingSettings,
+)
+from pipeline.storage.files import sha256_of_json
+
+FINGERPRINT_CHARS = 16
+
+
+def text_fingerprint(
+    model: ModelSettings,
+    model_revision: str,
+    knowledge: KnowledgeSettings,
+    acceptance: AcceptanceSettings,
+) -> str:
+    """16 hex digits over model, revision, prompt set, acceptance and sampling (`model.sampling`)."""
+    return _shortened(
+        {
+            "model": _model(model),
+            "model_revision": model_revision,
+            "knowledge": knowledge.model_dump(mode="json"),
+            "acceptance": _acceptance(acceptance),
+            "sampling": model.sampling.model_dump(mode="json"),
+        }
+    )
+
+
+def run_fingerprint(
+    settings: RunSettings, model_revision: str, tokenizer_hash: str, datastore_version: str | None
+) -> str:
+    """16 hex digits over what the texts of this run depend on. Rows and manifests carry it."""
+    text = text_fingerprint(settings.model, model_revision, settings.knowledge, settings.acceptance)
+    return _shortened(
+        {
+            "text": text,
+            "tokenizer_hash": tokenizer_hash,
+            "item_word": settings.dataset.item_word,
+            "rating_range": [settings.dataset.min_rating, settings.dataset.max_rating],
+            "history_cutoff": _as_utc(settings.history_cutoff),
+            "drafts": _drafts(settings, datastore_version),
+        }
+    )
+
+
+def drafts_change_text(acceptance: AcceptanceSettings, sampling: SamplingSettings) -> bool:
+    """Whether another drafter or another pool can give another text.
+
+    Strict verification of a greedy request writes the argmax whatever was proposed. Relaxed
+    verification takes an acceptable draft token that is not the argmax, and a sampled request draws
+    its random numbers along the drafts; there the drafts matter.
+    """
+    return acceptance.top_k > 1 or sampling.temperature > 0
+
+
+def _drafts(settings: RunSettings, datastore_version: str | None) -> dict[str, Any] | None:
+    """What steers the text through drafts, None if nothing does."""
+    if settings.drafter.name == "none" or not drafts_change_text(
+        settings.acceptance, settings.model.sampling
+    ):
+        return None
+    pools = datastore_version if settings.drafter.name == "laser" else None
+    return {"drafter": settings.drafter.model_dump(mode="json"), "datastore_version": pools}
+
+
+def _model(model: ModelSettings) -> dict[str, Any]:
+    """The model without its sampling; `revision` is what was asked for, the caller names what was found."""
+    return model.model_dump(mode="json", exclude={"sampling", "revision", "trust_remote_code"})
+
+
+def _acceptance(acceptance: AcceptanceSettings) -> dict[str, Any]:
+    """The rule, not its name: top_k=1 is strict, and then `min_prob` has no say."""
+    return {"top_k": acceptance.top_k, "min_prob": acceptance.min_prob if acceptance.top_k > 1 else None}
+
+
+def _as_utc(moment: datetime | None) -> str | None:
+    """ISO text in UTC; a time without a zone is taken as UTC, as prompts take it."""
+    if moment is None:
+        return None
+    return moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC).isoformat()
+
+
+def _shortened(value: dict[str, Any]) -> str:
+    return sha256_of_json(value)[:FINGERPRINT_CHARS]

@@ -1,0 +1,112 @@
+"""From the user message to the tokens that the model sees."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import jinja2
+import numpy as np
+import pyarrow as pa
+
+from pipeline.errors import ConfigError, ModelError
+from pipeline.settings import ModelSettings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# Arguments that `apply_chat_template` gets from here and a configuration must not set.
+_RESERVED_ARGUMENTS = frozenset({
+    "add_generation_prompt", "continue_final_message", "conversation", "max_length", "padding",
+    "return_assistant_tokens_mask", "return_dict", "return_tensors",
+    "tokenize", "tokenizer_kwargs", "truncation",
+})  # fmt: skip
+
+
+class EncodedPrompt(NamedTuple):
+    """A prompt as text, after the chat template, and as token ids."""
+
+    text: str
+    token_ids: list[int]
+
+
+class PromptEncoder:
+    """Wraps messages in the model's chat format and tokenizes them, many at a time.
+
+    A model without a chat template gets the plain text (a system prompt stands before it), with the
+    special tokens its tokenizer adds; a chat template writes its special tokens itself.
+    """
+
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase", model: ModelSettings) -> None:
+        reserved = sorted(_RESERVED_ARGUMENTS & model.chat_template_args.keys())
+        if reserved:
+            raise ConfigError(f"model.chat_template_args.{reserved[0]} cannot be set: the pipeline sets it")
+        self._tokenizer = tokenizer
+        self._model = model
+        self._has_chat_template = bool(getattr(tokenizer, "chat_template", None))
+        self._is_control = _control_token_mask(tokenizer)
+
+    def encode(self, messages: Sequence[str], system: str | None) -> list[EncodedPrompt]:
+        """The prompts for `messages`, in their order."""
+        if not messages:
+            return []
+        texts = self._texts(messages, system)
+        encoded = self._tokenizer(
+            texts,
+            add_special_tokens=not self._has_chat_template,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            verbose=False,
+        )
+        return list(map(EncodedPrompt, texts, encoded["input_ids"]))
+
+    def _texts(self, messages: Sequence[str], system: str | None) -> list[str]:
+        if not self._has_chat_template:
+            return [f"{system}\n\n{message}" if system else message for message in messages]
+        head = [{"role": "system", "content": system}] if system else []
+        chats = [[*head, {"role": "user", "content": message}] for message in messages]
+        try:
+            return self._tokenizer.apply_chat_template(
+                chats, tokenize=False, add_generation_prompt=True, **self._model.chat_template_args
+            )
+        except (jinja2.TemplateError, TypeError, ValueError, LookupError) as error:
+            raise ModelError(
+                f"model.path {self._model.path}: its chat template refuses the prompt: {error}"
+            ) from error
+
+    def count_control_tokens(self, token_ids: pa.ListArray) -> np.ndarray:
+        """How many control tokens of the model each row of `token_ids` holds, int64."""
+        offsets = token_ids.offsets.to_numpy()
+        values = token_ids.values.to_numpy()
+        before = np.concatenate([[0], np.cumsum(self._is_control[values])])
+        return before[offsets[1:]] - before[offsets[:-1]]
+
+    def control_tokens_of_frame(self, system: str | None) -> int:
+        """How many control tokens the chat format itself writes around a message without any."""
+        ids = self.encode(["x"], system)[0].token_ids
+        return int(self._is_control[ids].sum())
+
+
+def control_tokens(tokenizer: "PreTrainedTokenizerBase") -> dict[str, int]:
+    """The strings that the tokenizer parses as control tokens, and their ids.
+
+    Special tokens, and added ones that look like markup (`<think>`); added plain words and runs of
+    white space are ordinary text. The unknown token counts only by its string.
+    """
+    special = {str(token) for token in tokenizer.all_special_tokens}
+    return {
+        token.content: token_id
+        for token_id, token in tokenizer.added_tokens_decoder.items()
+        if token.special or token.content in special or _looks_like_markup(token.content)
+    }
+
+
+def _looks_like_markup(token: str) -> bool:
+    return len(token) > 1 and not token.isspace() and token[0] in "<[|"
+
+
+def _control_token_mask(tokenizer: "PreTrainedTokenizerBase") -> np.ndarray:
+    """By token id: whether it is a control token. An unknown token is none: rare characters write it."""
+    mask = np.zeros(len(tokenizer) + 1, dtype=bool)
+    mask[list(control_tokens(tokenizer).values())] = True
+    if tokenizer.unk_token_id is not None:
+        mask[tokenizer.unk_token_id] = False
+    return mask

@@ -1,0 +1,121 @@
+"""Each user's ratings before the cutoff: sorted once, then sliced by offsets."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.errors import DataError
+from pipeline.prompts.cleaning import MAX_VALUE_CHARS, DataCleaner
+from pipeline.schemas import TIMESTAMP
+
+MAX_ATTRIBUTES = 20
+UNTITLED = "(untitled)"
+
+
+@dataclass(frozen=True, slots=True)
+class ItemCard:
+    """What prompts show of an item, cleaned. `name` is the title with the year."""
+
+    title: str
+    name: str
+    year: str | None
+    categories: tuple[str, ...]
+    attributes: dict[str, str]  # without the year
+
+
+def item_card(row: dict[str, Any], cleaner: DataCleaner) -> ItemCard:
+    """The card of one row of the items table; an empty `title` is the caller's to judge."""
+    attributes = clean_attributes(row["attributes"], cleaner)
+    year = attributes.pop("year", None)
+    title = cleaner.clean(row["title"])
+    shown = title or UNTITLED
+    name = f"{shown} ({year})" if year and not shown.endswith(f"({year})") else shown
+    categories = [cleaner.clean(category) for category in row["categories"][:MAX_ATTRIBUTES]]
+    return ItemCard(title, name, year, tuple(filter(None, categories)), attributes)
+
+
+def clean_attributes(pairs: list[tuple[str, str | None]], cleaner: DataCleaner) -> dict[str, str]:
+    """The attributes that have a value, cleaned, in their order; at most `MAX_ATTRIBUTES`."""
+    cleaned = {cleaner.clean(name): cleaner.clean(value, MAX_VALUE_CHARS) for name, value in pairs}
+    return dict([(name, value) for name, value in cleaned.items() if name and value][:MAX_ATTRIBUTES])
+
+
+def effective_cutoff(interactions: pa.Table, history_cutoff: datetime | None) -> datetime | None:
+    """The cutoff that prompts see, in UTC: given, or just after the latest interaction (None: there is none).
+
+    A time without a zone is taken as UTC.
+    """
+    if history_cutoff is not None:
+        zone = history_cutoff.tzinfo or UTC
+        return history_cutoff.replace(tzinfo=zone).astimezone(UTC)
+    latest = pc.max(interactions["timestamp"]).as_py()
+    return None if latest is None else latest + timedelta(microseconds=1)
+
+
+class Histories:
+    """The most recent ratings of some users, oldest first. Users are named by their row in `user_ids`.
+
+    Ratings of the same microsecond are ordered by item id, so that the order of the input does not
+    show. Raises `DataError` if an interaction names an item that `items` lacks.
+    """
+
+    def __init__(
+        self,
+        interactions: pa.Table,
+        user_ids: pa.Array,
+        item_ids: pa.Array,
+        cutoff: datetime | None,
+        max_history: int,
+    ) -> None:
+        visible = _visible(interactions, user_ids, cutoff)
+        items = _positions(visible["item_id"], item_ids)
+        users = _positions(visible["user_id"], user_ids)
+        times = visible["timestamp"].cast(pa.int64()).to_numpy()
+        ratings = visible["rating"].to_numpy()  # null becomes NaN
+        item_ranks = np.argsort(pc.sort_indices(item_ids).to_numpy())
+        order = np.lexsort((ratings, item_ranks[items], times, users))
+        order = _last_of_each(users[order], order, len(user_ids), max_history)
+        self._items = items[order]
+        self._ratings = ratings[order]
+        counts = np.bincount(users[order], minlength=len(user_ids))
+        self._ends = np.cumsum(counts)
+        self.num_ratings = counts
+
+    def recent(self, user: int, num_ratings: int) -> list[tuple[int, int | float | None]]:
+        """The last `num_ratings` of the user's (item row, rating) pairs, oldest first."""
+        end = self._ends[user]
+        rows = slice(end - num_ratings, end)
+        return list(zip(self._items[rows].tolist(), map(_shown, self._ratings[rows].tolist()), strict=True))
+
+
+def _visible(interactions: pa.Table, user_ids: pa.Array, cutoff: datetime | None) -> pa.Table:
+    asked_for = pc.is_in(interactions["user_id"], value_set=user_ids)
+    if cutoff is not None:
+        earlier = pc.less(interactions["timestamp"], pa.scalar(cutoff, TIMESTAMP))
+        asked_for = pc.and_(asked_for, earlier)
+    return interactions.filter(asked_for)
+
+
+def _positions(ids: pa.ChunkedArray, known: pa.Array) -> np.ndarray:
+    positions = pc.index_in(ids, value_set=known)
+    if positions.null_count:
+        unknown = ids.filter(pc.is_null(positions))[0].as_py()
+        raise DataError(f"interactions: item {unknown!r} is not in the items table")
+    return positions.to_numpy()
+
+
+def _last_of_each(users: np.ndarray, order: np.ndarray, num_users: int, limit: int) -> np.ndarray:
+    """Of `order`, whose users are sorted, the last `limit` entries of each user."""
+    ends = np.cumsum(np.bincount(users, minlength=num_users))
+    return order[ends[users] - np.arange(len(users)) <= limit]
+
+
+def _shown(rating: float) -> int | float | None:
+    """A rating as a prompt writes it: 4 rather than 4.0, 4.3 rather than 4.300000190734863."""
+    if np.isnan(rating):
+        return None
+    return int(rating) if rating.is_integer() else round(rating, 2)

@@ -1,0 +1,244 @@
+"""Renders the prompts of a run: data in, rows of schema PROMPTS and FAILED out."""
+
+import hashlib
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.errors import ConfigError, DataError
+from pipeline.prompts.chat import EncodedPrompt, PromptEncoder, control_tokens
+from pipeline.prompts.cleaning import DataCleaner
+from pipeline.prompts.fitting import Fitted, longest_fitting
+from pipeline.prompts.histories import Histories, effective_cutoff
+from pipeline.prompts.subjects import ItemSubjects, Subjects, UserSubjects
+from pipeline.prompts.template import PromptTemplate
+from pipeline.schemas import FAILED, GROUPS, PROMPTS, TIMESTAMP, TOKEN_IDS, conform
+from pipeline.settings import KINDS, Kind, KnowledgeSettings, ModelSettings, PromptSettings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from pipeline.domains import DomainTables
+
+logger = logging.getLogger(__name__)
+
+# Entities rendered and tokenized together: bounds the Python objects alive at once.
+BATCH_SIZE = 1024
+
+
+@dataclass(frozen=True)
+class RenderedPrompts:
+    """Every entity that was asked for is in exactly one of the two tables."""
+
+    prompts: pa.Table  # PROMPTS
+    failed: pa.Table  # FAILED, stage "generate"
+
+
+def render_prompts(
+    tables: "DomainTables",
+    groups: pa.Table,
+    knowledge: KnowledgeSettings,
+    model: ModelSettings,
+    item_word: str,
+    tokenizer: "PreTrainedTokenizerBase",
+    history_cutoff: datetime | None,
+    rating_range: tuple[float, float] | None = None,
+) -> RenderedPrompts:
+    """Render the prompt of every entity in `groups` (schema GROUPS), items first.
+
+    A user's prompt shows the most recent ratings before `history_cutoff` (None: all of them), at most
+    `knowledge.max_history` and as many as leave `max_tokens` of `model.max_model_len` free. A user
+    without visible ratings is prompted from the attributes; without these either, it fails.
+
+    Raises `ConfigError` for a faulty template or a `max_tokens` that leaves no room for any prompt,
+    `ModelError` for a chat template that refuses the messages, `DataError` for ids that contradict
+    each other. Whatever concerns a single entity is a row of `failed`.
+    """
+    groups = conform(groups, GROUPS, "groups", unique=("kind", "entity_id"))
+    cutoff = effective_cutoff(tables.interactions, history_cutoff)
+    cleaner = DataCleaner(control_tokens(tokenizer))
+    encoder = PromptEncoder(tokenizer, model)
+    prompts, failed = [], []
+    for kind in KINDS:
+        entities = groups.filter(pc.equal(groups["kind"], kind)).combine_chunks()
+        writer = _Writer.of(kind, knowledge, model, encoder, cleaner)
+        if entities.num_rows:
+            subjects = _subjects(kind, entities, tables, knowledge, cutoff, item_word, rating_range, cleaner)
+            for batch in writer.batches(entities, subjects, cutoff if kind == "user" else None):
+                prompts.append(batch.prompts)
+                failed.append(batch.failed)
+    rendered = _concatenated(prompts, failed)
+    if rendered.prompts.num_rows + rendered.failed.num_rows != groups.num_rows:
+        raise DataError(f"groups: column kind holds values other than {', '.join(KINDS)}")
+    return rendered
+
+
+def _subjects(
+    kind: Kind,
+    entities: pa.Table,
+    tables: "DomainTables",
+    knowledge: KnowledgeSettings,
+    cutoff: datetime | None,
+    item_word: str,
+    rating_range: tuple[float, float] | None,
+    cleaner: DataCleaner,
+) -> Subjects:
+    ids = _column(entities, "entity_id")
+    if kind == "item":
+        return ItemSubjects(ids, tables, item_word, cleaner)
+    item_ids = _column(tables.items, "item_id")
+    histories = Histories(tables.interactions, ids, item_ids, cutoff, knowledge.max_history)
+    low, high = map(_as_written, rating_range or (None, None))
+    constants = {"item_word": item_word, "min_rating": low, "max_rating": high}
+    return UserSubjects(ids, tables, histories, constants, cleaner)
+
+
+def _as_written(rating: float | None) -> str | None:
+    return None if rating is None else f"{rating:g}"
+
+
+def _column(table: pa.Table, name: str) -> pa.Array:
+    column = table[name].combine_chunks()
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+
+
+@dataclass(frozen=True)
+class _Writer:
+    """Writes the prompts of one kind."""
+
+    kind: Kind
+    settings: PromptSettings
+    template: PromptTemplate
+    encoder: PromptEncoder
+    budget_tokens: int
+    max_model_len: int
+    num_frame_control_tokens: int
+
+    @classmethod
+    def of(
+        cls,
+        kind: Kind,
+        knowledge: KnowledgeSettings,
+        model: ModelSettings,
+        encoder: PromptEncoder,
+        cleaner: DataCleaner,
+    ) -> "_Writer":
+        settings = knowledge.prompt(kind)
+        for field, text in (("template", settings.template), ("system", settings.system or "")):
+            if token := cleaner.finds_control_token(text):
+                raise ConfigError(f"knowledge.{kind}.{field}: {token} is the chat format's to write")
+        budget = model.max_model_len - settings.max_tokens
+        if budget < 1:
+            raise ConfigError(
+                f"knowledge.{kind}.max_tokens={settings.max_tokens} leaves no room for a prompt"
+                f" in model.max_model_len={model.max_model_len}"
+            )
+        return cls(
+            kind=kind,
+            settings=settings,
+            template=PromptTemplate(kind, settings.template),
+            encoder=encoder,
+            budget_tokens=budget,
+            max_model_len=model.max_model_len,
+            num_frame_control_tokens=encoder.control_tokens_of_frame(settings.system),
+        )
+
+    def batches(
+        self, entities: pa.Table, subjects: Subjects, cutoff: datetime | None
+    ) -> Iterator[RenderedPrompts]:
+        """The prompts and failures of `entities`, `BATCH_SIZE` entities at a time."""
+        for start in range(0, entities.num_rows, BATCH_SIZE):
+            batch = entities.slice(start, BATCH_SIZE)
+            rows = range(start, start + batch.num_rows)
+            outcomes = self._outcomes(rows, subjects)
+            yield self._tables(batch, outcomes, cutoff)
+            logger.debug("%s prompts: %d of %d", self.kind, rows.stop, entities.num_rows)
+
+    def _outcomes(self, rows: range, subjects: Subjects) -> list[EncodedPrompt | str]:
+        """For each row its prompt, or the reason why there is none."""
+        objections = [subjects.objection(row, int(subjects.num_ratings[row])) for row in rows]
+        promptable = [row for row, objection in zip(rows, objections, strict=True) if objection is None]
+
+        def write(pairs: list[tuple[int, int]]) -> list[EncodedPrompt]:
+            shown = [subjects.variables(promptable[index], count) for index, count in pairs]
+            return self.encoder.encode(list(map(self.template.render, shown)), self.settings.system)
+
+        available = [int(subjects.num_ratings[row]) for row in promptable]
+        fitted = iter(zip(promptable, longest_fitting(write, available, self.budget_tokens), strict=True))
+        return [objection or self._judged(*next(fitted), subjects) for objection in objections]
+
+    def _judged(self, row: int, fitted: Fitted | None, subjects: Subjects) -> EncodedPrompt | str:
+        if fitted is None:
+            bare = "without any rating " if self.kind == "user" else ""
+            return (
+                f"too long: {bare}the prompt and knowledge.{self.kind}.max_tokens="
+                f"{self.settings.max_tokens} exceed model.max_model_len={self.max_model_len}"
+            )
+        return subjects.objection(row, fitted.num_ratings) or fitted.prompt
+
+    def _tables(
+        self, entities: pa.Table, outcomes: list[EncodedPrompt | str], cutoff: datetime | None
+    ) -> RenderedPrompts:
+        written = np.array([not isinstance(outcome, str) for outcome in outcomes], dtype=bool)
+        prompts = [outcome for outcome in outcomes if not isinstance(outcome, str)]
+        reasons = [outcome for outcome in outcomes if isinstance(outcome, str)]
+        table = self._prompts_table(entities.filter(pa.array(written)), prompts, cutoff)
+        failed = self._failed_table(entities.filter(pa.array(~written)), reasons)
+        tainted = self._tainted(table)
+        if tainted.any():
+            reason = "a control token of the model stands in the prompt's data"
+            removed = table.filter(pa.array(tainted))
+            refused = self._failed_table(removed, [reason] * removed.num_rows)
+            failed = pa.concat_tables([failed, refused])
+            table = table.filter(pa.array(~tainted))
+        return RenderedPrompts(table, failed)
+
+    def _tainted(self, table: pa.Table) -> np.ndarray:
+        counts = self.encoder.count_control_tokens(_column(table, "prompt_token_ids"))
+        return counts != self.num_frame_control_tokens
+
+    def _prompts_table(
+        self, entities: pa.Table, prompts: list[EncodedPrompt], cutoff: datetime | None
+    ) -> pa.Table:
+        columns: dict[str, Any] = {
+            **{name: entities[name] for name in GROUPS.names},
+            "prompt": pa.array([prompt.text for prompt in prompts], pa.string()),
+            "prompt_token_ids": pa.array([prompt.token_ids for prompt in prompts], TOKEN_IDS),
+            "prompt_hash": pa.array([_sha256(prompt.text) for prompt in prompts], pa.string()),
+            "max_tokens": pa.array([self.settings.max_tokens] * len(prompts), pa.int32()),
+            "history_cutoff": pa.array([cutoff] * len(prompts), TIMESTAMP),
+        }
+        return pa.table(columns, schema=PROMPTS)
+
+    def _failed_table(self, entities: pa.Table, reasons: list[str]) -> pa.Table:
+        nulls = pa.nulls(len(reasons))
+        columns = {
+            "stage": pa.array(["generate"] * len(reasons), pa.string()),
+            "file": nulls.cast(pa.string()),
+            "line": nulls.cast(pa.int64()),
+            "entity_id": entities["entity_id"],
+            "kind": entities["kind"],
+            "reason": pa.array(reasons, pa.string()),
+            "content": nulls.cast(pa.string()),
+        }
+        return pa.table(columns, schema=FAILED)
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _concatenated(prompts: list[pa.Table], failed: list[pa.Table]) -> RenderedPrompts:
+    all_prompts = pa.concat_tables([PROMPTS.empty_table(), *prompts])
+    all_failed = pa.concat_tables([FAILED.empty_table(), *failed])
+    logger.info("%d prompts rendered, %d entities failed", all_prompts.num_rows, all_failed.num_rows)
+    return RenderedPrompts(
+        conform(all_prompts, PROMPTS, "prompts", unique=("kind", "entity_id")),
+        conform(all_failed, FAILED, "failed"),
+    )

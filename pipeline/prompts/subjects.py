@@ -1,0 +1,89 @@
+"""Whom prompts are about: for each kind, what its template is given and what forbids a prompt."""
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.errors import DataError
+from pipeline.prompts.cleaning import DataCleaner
+from pipeline.prompts.histories import Histories, clean_attributes, item_card
+from pipeline.settings import Kind
+
+if TYPE_CHECKING:
+    from pipeline.domains import DomainTables
+
+
+class Subjects(Protocol):
+    """The entities of one kind, named by their row in the ids they were made for."""
+
+    num_ratings: np.ndarray
+    """How many ratings a prompt may show at most, by row."""
+
+    def variables(self, row: int, num_ratings: int) -> dict[str, Any]:
+        """What the template is given when the most recent `num_ratings` are shown."""
+
+    def objection(self, row: int, num_ratings: int) -> str | None:
+        """Why a prompt that shows so few ratings would say nothing about the entity; None: it does."""
+
+
+class ItemSubjects:
+    """Items: their card, no ratings."""
+
+    def __init__(self, ids: pa.Array, tables: "DomainTables", item_word: str, cleaner: DataCleaner) -> None:
+        rows = rows_of(ids, tables.items, "item")
+        self._cards = [item_card(row, cleaner) for row in rows.to_pylist()]
+        self._item_word = item_word
+        self.num_ratings = np.zeros(len(ids), dtype=np.int64)
+
+    def variables(self, row: int, num_ratings: int) -> dict[str, Any]:
+        """See `Subjects`."""
+        return {"item_word": self._item_word, "item": self._cards[row]}
+
+    def objection(self, row: int, num_ratings: int) -> str | None:
+        """See `Subjects`."""
+        return None if self._cards[row].title else "the title is empty"
+
+
+class UserSubjects:
+    """Users: their attributes and their most recent ratings before the cutoff."""
+
+    def __init__(
+        self,
+        ids: pa.Array,
+        tables: "DomainTables",
+        histories: Histories,
+        constants: dict[str, Any],
+        cleaner: DataCleaner,
+    ) -> None:
+        """`histories` counts users as `ids` does and items as the items table does."""
+        attributes = rows_of(ids, tables.users, "user")["attributes"].to_pylist()
+        self._attributes = [clean_attributes(pairs, cleaner) for pairs in attributes]
+        self._cards = [item_card(row, cleaner) for row in tables.items.to_pylist()]
+        self._histories = histories
+        self._constants = constants
+        self.num_ratings = histories.num_ratings
+
+    def variables(self, row: int, num_ratings: int) -> dict[str, Any]:
+        """See `Subjects`."""
+        recent = self._histories.recent(row, num_ratings)
+        history = [(self._cards[item], rating) for item, rating in recent]
+        return {**self._constants, "attributes": self._attributes[row], "history": history}
+
+    def objection(self, row: int, num_ratings: int) -> str | None:
+        """A user of whom nothing at all is known would get an invented text; attributes are enough."""
+        if num_ratings or self._attributes[row]:
+            return None
+        if self.num_ratings[row]:
+            return "not a single rating fits into model.max_model_len"
+        return "no interactions before the cutoff"
+
+
+def rows_of(ids: pa.Array, table: pa.Table, kind: Kind) -> pa.Table:
+    """The rows of `table` for `ids`, in their order. Raises `DataError` for an id it lacks."""
+    positions = pc.index_in(ids, value_set=table[f"{kind}_id"].combine_chunks())
+    if positions.null_count:
+        unknown = ids.filter(pc.is_null(positions))[0].as_py()
+        raise DataError(f"groups: {kind} {unknown!r} is not in the {kind}s table")
+    return table.take(positions)

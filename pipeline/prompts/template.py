@@ -1,0 +1,55 @@
+"""The Jinja templates of a prompt set: sandboxed, and strict about names."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jinja2
+from jinja2 import meta
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from pipeline.errors import ConfigError
+from pipeline.settings import Kind
+
+# What a template may refer to. `item_word`: what the domain calls an item. `attributes`: a mapping of
+# strings. Users: `history` is a list of (item, rating) pairs, oldest first, where item has `name`
+# (title and year), `title`, `year` (or None), `categories`, `attributes`, and rating is a number or
+# None; `min_rating` and `max_rating` are the ends of the rating scale, or None. Items: `item`.
+VARIABLES: dict[Kind, frozenset[str]] = {
+    "user": frozenset({"item_word", "attributes", "history", "min_rating", "max_rating"}),
+    "item": frozenset({"item_word", "item"}),
+}
+
+# What a faulty expression in a template can raise besides Jinja's own errors.
+_EXPRESSION_ERRORS = (
+    jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError,
+)  # fmt: skip
+
+
+def _environment() -> ImmutableSandboxedEnvironment:
+    return ImmutableSandboxedEnvironment(
+        undefined=jinja2.StrictUndefined, autoescape=False, trim_blocks=True, lstrip_blocks=True
+    )
+
+
+class PromptTemplate:
+    """One compiled template. Raises `ConfigError` naming the field for syntax errors and unknown names."""
+
+    def __init__(self, kind: Kind, source: str) -> None:
+        self._field = f"knowledge.{kind}.template"
+        environment = _environment()
+        try:
+            names = meta.find_undeclared_variables(environment.parse(source))
+            self._template = environment.from_string(source)
+        except jinja2.TemplateSyntaxError as error:
+            raise ConfigError(f"{self._field}: line {error.lineno}: {error.message}") from error
+        unknown = sorted(names - VARIABLES[kind])
+        if unknown:
+            known = ", ".join(sorted(VARIABLES[kind]))
+            raise ConfigError(f"{self._field}: unknown name {unknown[0]!r}; there are {known}")
+
+    def render(self, variables: Mapping[str, Any]) -> str:
+        """The user message, without white space around it."""
+        try:
+            return self._template.render(variables).strip()
+        except _EXPRESSION_ERRORS as error:
+            raise ConfigError(f"{self._field}: {error}") from error

@@ -1,0 +1,44 @@
+import pytest
+
+from pipeline.errors import ConfigError
+from pipeline.prompts.template import PromptTemplate
+
+
+def test_renders_without_escaping_and_without_outer_white_space():
+    template = PromptTemplate("item", "\n{{ item_word }}: {{ item['title'] }}\n\n")
+    assert (
+        template.render({"item_word": "movie", "item": {"title": "<b>Up</b> & co"}})
+        == "movie: <b>Up</b> & co"
+    )
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("{{ item", "knowledge.item.template: line 1: "),
+        ("ok\n{% for %}", "knowledge.item.template: line 2: "),
+        ("{{ titel }}", "knowledge.item.template: unknown name 'titel'; there are item, item_word"),
+    ],
+)
+def test_a_faulty_template_is_refused_before_any_rendering(source, message):
+    with pytest.raises(ConfigError) as error:
+        PromptTemplate("item", source)
+    assert str(error.value).startswith(message)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ item.nothing }}",
+        "{{ item_word.__class__.__mro__ }}",
+        "{{ item_word + 1 }}",
+        "{{ 1 / 0 }}",
+        "{% include 'x' %}",
+        "{{ item.update({'title': 'x'}) }}",
+    ],
+)
+def test_what_goes_wrong_while_rendering_names_the_field(source):
+    template = PromptTemplate("item", source)
+    with pytest.raises(ConfigError, match=r"^knowledge\.item\.template: "):
+        template.render({"item_word": "movie", "item": {"title": "Up"}})

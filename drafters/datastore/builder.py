@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from drafters.datastore.format import (
     CALIBRATION,
     HEADER,
@@ -51,8 +53,8 @@ class DatastoreBuilder:
         previous: Datastore | None = None,
         limits: PoolLimits | None = None,
     ) -> None:
-        if previous is not None and previous.header.tokenizer_hash != header.tokenizer_hash:
-            raise DatastoreError(f"{previous.folder}: written with another tokenizer, cannot be extended")
+        if previous is not None:
+            _check_extensible(previous, header)
         self._final = root / header.version
         self._folder = root / f".tmp-{header.version}"
         self._header = header
@@ -60,7 +62,10 @@ class DatastoreBuilder:
         self._limits = limits or PoolLimits()
         self._entries: list[SegmentEntry] = []
         self._pools_done: set[tuple[str, str]] = set()
-        self._domain: dict[str, list[Document]] = defaultdict(list)
+        # A quarter of the budget: a new night never displaces all older ones.
+        self._domain: dict[str, DocumentSample] = defaultdict(
+            lambda: DocumentSample(self._limits.max_domain_tokens // 4)
+        )
         if self._final.exists():
             raise DatastoreError(f"{self._final}: this version exists; versions are immutable")
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -70,6 +75,8 @@ class DatastoreBuilder:
         """Extend the pool of (`kind`, `group`) by `documents`, which are consumed as a stream."""
         if group == DOMAIN_GROUP or (kind, group) in self._pools_done:
             raise DatastoreError(f"pool {kind}/{group} was added before, or has a reserved name")
+        if not (_is_folder_name(kind) and _is_folder_name(group)):
+            raise DatastoreError(f"pool {kind!r}/{group!r}: kind and group must be plain folder names")
         self._pools_done.add((kind, group))
         self._write_pool(kind, group, self._sampled_for_domain(kind, documents), self._limits.max_pool_tokens)
 
@@ -79,7 +86,7 @@ class DatastoreBuilder:
             if group != DOMAIN_GROUP and (kind, group) not in self._pools_done:
                 self._entries += self._carried(kind, group)
         for kind in {kind for kind, _ in self._pools_done} | self._previous_kinds():
-            self._write_pool(kind, DOMAIN_GROUP, self._domain.pop(kind, []), self._limits.max_domain_tokens)
+            self._write_pool(kind, DOMAIN_GROUP, self._domain[kind].documents, self._limits.max_domain_tokens)
         if calibration is not None:
             _write_flushed(self._folder / CALIBRATION, json.dumps(calibration))
         header = replace(self._header, segments=tuple(self._entries))
@@ -91,15 +98,11 @@ class DatastoreBuilder:
         return {kind for kind, _, _ in self._previous.pools()} if self._previous else set()
 
     def _sampled_for_domain(self, kind: str, documents: Iterable[Document]) -> Iterator[Document]:
-        """Pass `documents` through; remember the first of each pool up to the domain pool's budget."""
-        budget = self._limits.max_domain_tokens // 4  # a new night never displaces all older ones
+        """Pass `documents` through, empty ones apart; each pool gives its share to the domain pool."""
         for document in documents:
-            if not len(document.token_ids):
-                continue
-            if budget > 0:
-                self._domain[kind].append(document)
-                budget -= len(document.token_ids) + 1
-            yield document
+            if len(document.token_ids):
+                self._domain[kind].add(document)
+                yield document
 
     def _write_pool(self, kind: str, group: str, documents: Iterable[Document], budget: int) -> None:
         carried = self._carried(kind, group)
@@ -139,7 +142,8 @@ class DatastoreBuilder:
         if len(entries) < 2:
             return False
         num_documents = sum(entry.num_documents for entry in entries)
-        num_entities = len({document.entity for document in self._youngest_first(entries)})
+        segments = [Segment.open(self._folder, entry, self._header.dtype) for entry in entries]
+        num_entities = len(np.unique(np.concatenate([segment.entities for segment in segments])))
         return num_documents - num_entities > self._limits.max_superseded_share * num_documents
 
     def _compact(self, entries: list[SegmentEntry], budget: int) -> list[SegmentEntry]:
@@ -167,6 +171,46 @@ class DatastoreBuilder:
             segment = Segment.open(self._folder, entry, self._header.dtype)
             for number in range(segment.num_documents - 1, -1, -1):
                 yield segment.document(number)
+
+
+class DocumentSample:
+    """An even sample of all documents added, of at most `max_tokens`; bounded in memory.
+
+    An entity is in the sample if its key, a hash, lies below a limit that falls as documents come in. So
+    every pool is represented by the same share, and the same entities are drawn night after night.
+    """
+
+    def __init__(self, max_tokens: int) -> None:
+        self.documents: list[Document] = []
+        self._max_tokens = max_tokens
+        self._num_tokens = 0
+        self._key_limit = 2**64
+
+    def add(self, document: Document) -> None:
+        """Consider `document`."""
+        if document.entity >= self._key_limit:
+            return
+        # A copy: a view would keep the whole batch alive that the text was read in.
+        self.documents.append(Document(document.entity, np.array(document.token_ids)))
+        self._num_tokens += len(document.token_ids) + 1
+        while self._num_tokens > self._max_tokens:
+            self._key_limit = self._key_limit * 3 // 4
+            self.documents = [kept for kept in self.documents if kept.entity < self._key_limit]
+            self._num_tokens = sum(len(kept.token_ids) + 1 for kept in self.documents)
+
+
+def _check_extensible(previous: Datastore, header: StoreHeader) -> None:
+    if previous.header.tokenizer_hash != header.tokenizer_hash:
+        raise DatastoreError(f"{previous.folder}: written with another tokenizer, cannot be extended")
+    if previous.header.vocab_size != header.vocab_size:  # its dtype may differ: its files are linked as is
+        raise DatastoreError(
+            f"{previous.folder}: vocabulary size {previous.header.vocab_size}, cannot be extended to "
+            f"{header.vocab_size}"
+        )
+
+
+def _is_folder_name(name: str) -> bool:
+    return name not in ("", ".", "..") and "/" not in name and "\0" not in name
 
 
 def _next_number(entries: list[SegmentEntry]) -> int:

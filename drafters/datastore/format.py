@@ -101,9 +101,10 @@ class StoreHeader:
             dtype = raw.pop("dtype")
             raw["segments"] = tuple(SegmentEntry(**entry) for entry in raw["segments"])
             header = cls(**raw)
+            is_fitting = np.dtype(dtype) == header.dtype
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DatastoreError(f"{path}: unreadable header: {error}") from error
-        if np.dtype(dtype) != header.dtype:
+        if not is_fitting:
             raise DatastoreError(f"{path}: dtype {dtype} does not fit a vocabulary of {header.vocab_size}")
         return header
 

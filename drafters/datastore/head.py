@@ -17,12 +17,15 @@ class PoolHead:
 
     A logarithmic merge: new documents join the youngest segment, which is indexed anew; when it reaches
     a fraction of its older neighbour, the two become one. N documents lie in O(log N) segments, and each
-    token is indexed O(log N) times.
+    token is indexed O(log N) times. Beyond `max_tokens` the oldest segment is dropped; no segment grows
+    beyond an eighth of it, which bounds what is dropped at once and how long one merge takes.
     """
 
-    def __init__(self, dtype: np.dtype[Any], young_tokens: int = 4096) -> None:
+    def __init__(self, dtype: np.dtype[Any], young_tokens: int = 4096, max_tokens: int = 8_000_000) -> None:
         self._dtype = dtype
         self._young_tokens = young_tokens
+        self._max_tokens = max_tokens
+        self._max_segment_tokens = max_tokens // 8
         self.segments: list[Segment] = []
 
     @property
@@ -41,8 +44,12 @@ class PoolHead:
             young = segments.pop().documents() + young
         size = sum(len(document.token_ids) + 1 for document in young)
         while size >= self._young_tokens and segments and segments[-1].num_tokens < GROWTH * size:
+            if size + segments[-1].num_tokens > self._max_segment_tokens:
+                break
             older = segments.pop()
             young = older.documents() + young
             size += older.num_tokens
         segments.append(Segment.build(young, self._dtype))
+        while len(segments) > 1 and sum(segment.num_tokens for segment in segments) > self._max_tokens:
+            segments.pop(0)
         self.segments = segments

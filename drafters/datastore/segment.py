@@ -1,8 +1,10 @@
 """One indexed run of documents, in memory or memory-mapped."""
 
+import ctypes
 import hashlib
 import mmap
 import os
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -156,6 +158,30 @@ def _map(path: Path, dtype: np.dtype[Any], length: int) -> npt.NDArray[Any]:
     if length == 0:
         return np.empty(0, dtype)
     with path.open("rb") as file:
-        mapped = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
-    mapped.madvise(mmap.MADV_RANDOM)  # a search touches single pages; read-ahead would evict useful ones
-    return np.frombuffer(mapped, dtype)
+        mapping = _Mapping(file.fileno(), size)
+    return np.asarray(mapping).view(dtype)
+
+
+class _Mapping:
+    """A read-only, shared mapping of a whole file, as bytes for `np.asarray`, unmapped with its last array.
+
+    Python's `mmap` keeps a file descriptor open for each mapping; with four files a segment, a store of a
+    few hundred pools would exceed the usual limit of 1,024.
+    """
+
+    def __init__(self, descriptor: int, size: int) -> None:
+        address = _LIBC.mmap(None, size, mmap.PROT_READ, mmap.MAP_SHARED, descriptor, 0)
+        if address in (None, _MAP_FAILED):
+            raise OSError(ctypes.get_errno(), f"mmap: {os.strerror(ctypes.get_errno())}")
+        weakref.finalize(self, _LIBC.munmap, address, size).atexit = False
+        # A search touches single pages; read-ahead would evict useful ones.
+        _LIBC.madvise(address, size, mmap.MADV_RANDOM)
+        self.__array_interface__ = {"version": 3, "typestr": "|u1", "data": (address, True), "shape": (size,)}
+
+
+_MAP_FAILED = ctypes.c_void_p(-1).value
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_LIBC.mmap.restype = ctypes.c_void_p
+_LIBC.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+_LIBC.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+_LIBC.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]

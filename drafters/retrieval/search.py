@@ -104,12 +104,14 @@ def nearest(tokens: Any, index: Any, suffix: Any, suffix_length: int, positions:
 def nearest_by_scan(
     tokens: Any, num_tokens: int, suffix: Any, suffix_length: int, positions: Any, lengths: Any
 ) -> int:
-    """As `nearest`, for a short text without an index: compares every position but the last token's own.
+    """As `nearest`, for the first `num_tokens` of a short text without an index: compares every position.
 
     Among equals the later occurrence is kept. Cost: `num_tokens` comparisons, vectorized.
     """
     found = 0
     capacity = len(positions)
+    if suffix_length == 0:
+        return 0
     for position in range(num_tokens - 1, -1, -1):
         if tokens[position] != suffix[0]:
             continue

@@ -1,0 +1,1 @@
+"""Offline study of drafters: recorded texts replayed at strict acceptance (`python -m drafters.replay`)."""

@@ -46,29 +46,27 @@ def test_every_entity_is_a_prompt_or_a_failure(world, kar, make_model, tokenizer
 def test_kar_prompts_say_what_is_known(world, kar, make_model, tokenizer):
     rendered = render_prompts(*world, kar, make_model(), "movie", tokenizer, None, (1.0, 5.0))
     prompts = {key: row["prompt"] for key, row in rows_by_id(rendered.prompts).items()}
-    assert (
-        "User: age 24, gender F\nRated movies:\n- Up (2009): 3\n- Jaws (1975): 5<|im_end|>" in prompts["u1"]
-    )
-    assert "Ratings go up to 5 (best)" in prompts["u1"]
-    assert "User:" not in prompts["u2"] and "- Up (2009): 4" in prompts["u2"]
-    assert "has not rated any movie" in prompts["u3"] and "Rated movies" not in prompts["u3"]
-    assert "Categories: Animation, Drama\nMovie: Up (2009)<|im_end|>" in prompts["i1"]
-    assert "Categories" not in prompts["i2"] and "Movie: Jaws (1975)<|im_end|>" in prompts["i2"]
+    history = 'rating history over time: "Up (2009)", 3 stars; "Jaws (1975)", 5 stars; analyze'
+    assert f"Given a user (age: 24, gender: F) and the user's movie {history}" in prompts["u1"]
+    assert "Given a user and the user's movie" in prompts["u2"] and '"Up (2009)", 4 stars;' in prompts["u2"]
+    assert "has not rated any movie" in prompts["u3"] and "rating history" not in prompts["u3"]
+    assert "Introduce the movie Up (2009) and describe" in prompts["i1"]
+    assert "Introduce the movie Jaws (1975) and describe" in prompts["i2"]
 
 
-@pytest.mark.parametrize("item_word", ["movie", "book", "washing machine"])
-def test_kar_prompts_of_a_kind_share_their_instructions(
-    make_tables, groups_of, kar, make_model, tokenizer, item_word
+@pytest.mark.parametrize(
+    ("item_word", "factor"),
+    [("movie", "soundtrack"), ("book", "writing style"), ("washing machine", "brand")],
+)
+def test_kar_prompts_speak_of_the_domain(
+    make_tables, groups_of, kar, make_model, tokenizer, item_word, factor
 ):
     tables = make_tables({"u1": {"age": "1"}, "u2": {}}, {"i1": "A", "i2": "B"}, [("u2", "i1", None, 1)])
     rendered = render_prompts(tables, groups_of(tables), kar, make_model(), item_word, tokenizer, None)
-    rows = rows_by_id(rendered.prompts)
-    for one, other in (("u1", "u2"), ("i1", "i2")):
-        pairs = zip(rows[one]["prompt_token_ids"], rows[other]["prompt_token_ids"], strict=False)
-        num_shared = next(n for n, (left, right) in enumerate(pairs) if left != right)
-        assert num_shared > 80
-    assert "- A<|im_end|>" in rows["u2"]["prompt"]  # implicit feedback shows no rating
-    assert f"the {item_word} named below" in rows["i1"]["prompt"]
+    prompts = {key: row["prompt"] for key, row in rows_by_id(rendered.prompts).items()}
+    assert f"Introduce the {item_word} A and describe" in prompts["i1"] and factor in prompts["i1"]
+    assert f"preferences on {item_word}s" in prompts["u2"] and factor in prompts["u2"]
+    assert '"A"; analyze' in prompts["u2"]  # implicit feedback shows no rating
 
 
 def test_only_ratings_before_the_cutoff_are_shown(world, kar, make_model, tokenizer):
@@ -254,4 +252,4 @@ def test_a_model_without_chat_template_is_prompted_in_plain_text(world, kar, mak
     plain = copy.deepcopy(tokenizer)
     plain.chat_template = None
     rendered = render_prompts(*world, kar, make_model(), "movie", plain, None)
-    assert rendered.prompts["prompt"][0].as_py().endswith("Movie: Up (2009)")
+    assert rendered.prompts["prompt"][0].as_py().startswith("Introduce the movie Up (2009)")

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pydivsufsort
+from pydivsufsort.divsufsort import libdivsufsort
 
 from drafters.datastore.format import (
     MAX_SEGMENT_TOKENS,
@@ -138,11 +139,23 @@ def prefix_array(tokens: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
     if num_tokens == 0:
         return np.empty(0, INDEX_DTYPE)
     big_endian = np.ascontiguousarray(tokens[::-1].astype(tokens.dtype.newbyteorder(">")))
+    _use_one_thread()
     order = pydivsufsort.divsufsort(big_endian.view(np.uint8))
     order = order[order % itemsize == 0]
     np.floor_divide(order, itemsize, out=order)
     np.subtract(num_tokens - 1, order, out=order)
     return order.astype(INDEX_DTYPE, copy=False)
+
+
+def _use_one_thread() -> None:
+    """Keep libdivsufsort's OpenMP to the calling thread: its team costs a small text up to ten milliseconds.
+
+    On a machine whose cores are busy decoding, the team waits for cores at every barrier. The setting is
+    that of the thread and of the library's own OpenMP; vLLM's is another.
+    """
+    set_num_threads = getattr(libdivsufsort, "omp_set_num_threads", None)
+    if set_num_threads is not None:
+        set_num_threads(1)
 
 
 def _map(path: Path, dtype: np.dtype[Any], length: int) -> npt.NDArray[Any]:

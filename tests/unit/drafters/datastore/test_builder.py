@@ -1,0 +1,242 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from drafters.datastore import DOMAIN_GROUP, Datastore, DatastoreBuilder, DatastoreError
+from drafters.datastore.builder import DocumentSample, PoolLimits
+from drafters.datastore.format import separator, token_dtype
+from tests.unit.drafters.builders import (
+    NO_DOMAIN,
+    TOKENIZER,
+    VOCAB,
+    build,
+    document,
+    expected,
+    header,
+    texts_of,
+)
+
+DRAMA = ("item", "drama")
+COMEDY = ("item", "comedy")
+CHECKOUT = Path(__file__).resolve().parents[4]
+
+
+def inodes(store, kind, group):
+    folder = store.folder / kind / group
+    return {path.name: path.stat().st_ino for path in folder.iterdir()}
+
+
+def test_pools_are_apart_and_the_domain_pool_holds_all_of_a_kind(tmp_path):
+    a, b, c = document("a", 1, 2), document("b", 3), document("c", 4)
+    store = build(tmp_path, "v1", {DRAMA: [a, b], COMEDY: [c], ("user", "u0"): [document("u", 9)]})
+    assert texts_of(store, *DRAMA) == expected(a, b)
+    assert texts_of(store, *COMEDY) == expected(c)
+    assert sorted(texts_of(store, "item", DOMAIN_GROUP)) == sorted(expected(a, b, c))
+    assert texts_of(store, "user", DOMAIN_GROUP) == expected(document("u", 9))
+    assert store.pool("item", "absent") == []
+    assert store.num_tokens == 3 + 2 + 2 + 2
+
+
+def test_empty_documents_are_left_out_and_an_empty_store_is_a_store(tmp_path):
+    store = build(tmp_path, "v1", {DRAMA: [document("a"), document("b", 1), document("c")]})
+    assert texts_of(store, *DRAMA) == expected(document("b", 1))
+    assert build(tmp_path, "v2", {DRAMA: [document("a")]}).num_tokens == 0
+    assert build(tmp_path, "v3", {}).num_tokens == 0
+
+
+def test_a_big_vocabulary_is_stored_in_four_bytes(tmp_path):
+    text = document("a", 152063, 65535, 70000)
+    store = build(tmp_path, "v1", {DRAMA: [text]}, vocab_size=152064)
+    (part,) = store.pool(*DRAMA)
+    assert part.tokens.dtype.itemsize == 4
+    assert part.tokens.tolist() == [152063, 65535, 70000, separator(token_dtype(152064))]
+
+
+def test_a_new_night_adds_a_segment_and_links_the_old_ones(tmp_path):
+    a, b = document("a", 1, 2), document("b", 3)
+    first = build(tmp_path, "v1", {DRAMA: [a], COMEDY: [document("c", 5)]}, limits=NO_DOMAIN)
+    second = build(tmp_path, "v2", {DRAMA: [b]}, first, NO_DOMAIN)
+    assert texts_of(second, *DRAMA) == expected(a, b)
+    assert len(second.pool(*DRAMA)) == 2
+    old, new = inodes(first, *DRAMA), inodes(second, *DRAMA)
+    assert {name: new[name] for name in old} == old and len(new) == 2 * len(old)
+    assert inodes(second, *COMEDY) == inodes(first, *COMEDY)
+    second.verify()
+
+
+def test_where_links_are_not_possible_files_are_copied(tmp_path, monkeypatch):
+    first = build(tmp_path, "v1", {DRAMA: [document("a", 1, 2)]})
+
+    def refuse(*_):
+        raise OSError("no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    second = build(tmp_path, "v2", {}, first)
+    second.verify()
+    assert texts_of(second, *DRAMA) == texts_of(first, *DRAMA)
+    assert inodes(second, *DRAMA) != inodes(first, *DRAMA)
+
+
+def test_compaction_drops_superseded_texts(tmp_path):
+    first = build(tmp_path, "v1", {DRAMA: [document("a", 1), document("b", 2)]}, limits=NO_DOMAIN)
+    second = build(tmp_path, "v2", {DRAMA: [document("a", 7)]}, first, NO_DOMAIN)
+    assert texts_of(second, *DRAMA) == expected(document("b", 2), document("a", 7))
+    assert len(second.pool(*DRAMA)) == 1
+    assert texts_of(first, *DRAMA) == expected(document("a", 1), document("b", 2)), (
+        "the old version is untouched"
+    )
+    first.verify()
+    second.verify()
+
+
+def test_a_few_superseded_texts_are_kept(tmp_path):
+    many = [document(str(n), n) for n in range(10)]
+    first = build(tmp_path, "v1", {DRAMA: many}, limits=NO_DOMAIN)
+    second = build(tmp_path, "v2", {DRAMA: [document("0", 77)]}, first, NO_DOMAIN)
+    assert len(second.pool(*DRAMA)) == 2
+
+
+def test_beyond_its_budget_a_pool_drops_the_oldest_texts(tmp_path):
+    limits = PoolLimits(max_pool_tokens=8, max_domain_tokens=0)
+    first = build(tmp_path, "v1", {DRAMA: [document("a", 1, 1), document("b", 2, 2)]}, limits=limits)
+    second = build(tmp_path, "v2", {DRAMA: [document("c", 3, 3)]}, first, limits)
+    assert texts_of(second, *DRAMA) == expected(document("b", 2, 2), document("c", 3, 3))
+    assert sum(part.num_tokens for part in second.pool(*DRAMA)) <= 8
+
+
+def test_many_small_segments_become_one(tmp_path):
+    limits = PoolLimits(max_segments=2, max_domain_tokens=0)
+    store = None
+    for night in range(3):
+        store = build(tmp_path, f"v{night}", {DRAMA: [document(str(night), night)]}, store, limits)
+    assert len(store.pool(*DRAMA)) == 1
+    assert [ids for _, ids in texts_of(store, *DRAMA)] == [[0], [1], [2]]
+
+
+def test_no_segment_is_larger_than_its_bound(tmp_path):
+    limits = PoolLimits(max_segment_tokens=10, max_domain_tokens=0)
+    documents = [document(str(n), n, n, n) for n in range(10)]
+    store = build(tmp_path, "v1", {DRAMA: iter(documents)}, limits=limits)
+    assert [part.num_tokens for part in store.pool(*DRAMA)] == [8] * 5
+    assert texts_of(store, *DRAMA) == expected(*documents)
+
+
+def test_every_pool_gives_its_share_to_a_domain_pool_that_is_too_small_for_all(tmp_path):
+    limits = PoolLimits(max_domain_tokens=4 * 600)
+    pools = {
+        ("item", f"g{group}"): [document(f"{group}-{n}", group, n) for n in range(200)] for group in range(5)
+    }
+    store = build(tmp_path, "v1", pools, limits=limits)
+    groups = [ids[0] for _, ids in texts_of(store, "item", DOMAIN_GROUP)]
+    assert 300 <= 3 * len(groups) <= 600
+    assert min(groups.count(group) for group in range(5)) >= len(groups) / 10
+
+
+def test_the_sample_is_the_same_whatever_the_order():
+    documents = [document(str(n), n, n) for n in range(300)]
+    one, other = DocumentSample(300), DocumentSample(300)
+    for forward, backward in zip(documents, reversed(documents), strict=True):
+        one.add(forward)
+        other.add(backward)
+    assert {doc.entity for doc in one.documents} == {doc.entity for doc in other.documents}
+    assert sum(len(doc.token_ids) + 1 for doc in one.documents) <= 300
+
+
+def test_a_version_is_immutable(tmp_path):
+    build(tmp_path, "v1", {DRAMA: [document("a", 1)]})
+    with pytest.raises(DatastoreError, match="this version exists"):
+        DatastoreBuilder(tmp_path, header("v1"))
+
+
+def test_a_pool_is_added_once_and_under_a_plain_name(tmp_path):
+    builder = DatastoreBuilder(tmp_path, header("v1"))
+    builder.add(*DRAMA, [document("a", 1)])
+    with pytest.raises(DatastoreError, match="was added before"):
+        builder.add(*DRAMA, [])
+    with pytest.raises(DatastoreError, match="reserved"):
+        builder.add("item", DOMAIN_GROUP, [])
+    for name in ("", "..", "a/b", "../../elsewhere"):
+        with pytest.raises(DatastoreError, match="plain folder names"):
+            builder.add("item", name, [])
+
+
+def test_another_tokenizer_or_vocabulary_cannot_extend_a_version(tmp_path):
+    first = build(tmp_path, "v1", {DRAMA: [document("a", 1)]})
+    with pytest.raises(DatastoreError, match="another tokenizer"):
+        DatastoreBuilder(tmp_path, header("v2", tokenizer="tokenizer-b"), first)
+    with pytest.raises(DatastoreError, match="vocabulary size 1000, cannot be extended to 70000"):
+        DatastoreBuilder(tmp_path, header("v2", vocab_size=70000), first)
+
+
+CRASHING_BUILD = """
+import sys, time
+from pathlib import Path
+from drafters.datastore import Datastore
+from tests.unit.drafters.builders import TOKENIZER, VOCAB, DatastoreBuilder, document, header
+
+root = Path(sys.argv[1])
+builder = DatastoreBuilder(root, header("v2"), Datastore.open(root / "v1", TOKENIZER, VOCAB))
+builder.add("item", "drama", [document("b", 3, 4)])
+print("written", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_killed_build_leaves_the_old_version_and_can_be_repeated(tmp_path):
+    first = build(tmp_path, "v1", {DRAMA: [document("a", 1, 2)]})
+    killed = subprocess.Popen(
+        [sys.executable, "-c", CRASHING_BUILD, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(CHECKOUT)},
+    )
+    assert killed.stdout.readline() == "written\n"
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    killed.stdout.close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".tmp-v2", "v1"]
+    assert any((tmp_path / ".tmp-v2").rglob("*.tokens")), "it was killed after it had written"
+    again = Datastore.open(tmp_path / "v1", TOKENIZER, VOCAB)
+    again.verify()
+    assert texts_of(again, *DRAMA) == expected(document("a", 1, 2))
+    second = build(tmp_path, "v2", {DRAMA: [document("b", 3)]}, first)
+    assert texts_of(second, *DRAMA) == expected(document("a", 1, 2), document("b", 3))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["v1", "v2"]
+
+
+READER = """
+import sys
+from tests.unit.drafters.builders import TOKENIZER, VOCAB, Datastore
+store = Datastore.open(sys.argv[1], TOKENIZER, VOCAB)
+print(sum(int(part.tokens.sum()) for part in store.pool("item", "drama")), flush=True)
+sys.stdin.readline()
+print(sum(int(part.index.sum()) for part in store.pool("item", "drama")), flush=True)
+"""
+
+
+def test_readers_of_other_processes_keep_their_version_while_a_new_one_is_built(tmp_path):
+    first = build(tmp_path, "v1", {DRAMA: [document(str(n), n, n + 1) for n in range(100)]})
+    readers = [
+        subprocess.Popen(
+            [sys.executable, "-c", READER, str(first.folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONPATH": str(CHECKOUT)},
+        )
+        for _ in range(2)
+    ]
+    (part,) = first.pool(*DRAMA)
+    sums = [int(reader.stdout.readline()) for reader in readers]
+    started = time.monotonic()
+    build(tmp_path, "v2", {DRAMA: [document(str(n), n) for n in range(100)]}, first)
+    assert time.monotonic() - started < 30
+    assert sums == [int(part.tokens.sum())] * 2
+    for reader in readers:
+        output, _ = reader.communicate("go\n", timeout=30)
+        assert int(output) == int(part.index.sum())

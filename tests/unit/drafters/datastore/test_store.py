@@ -1,0 +1,83 @@
+import pytest
+
+from drafters.datastore import Datastore, DatastoreError
+from drafters.datastore.format import SUFFIXES, entity_key
+from tests.unit.drafters.builders import NO_DOMAIN, TOKENIZER, VOCAB, build, document
+
+POOL = ("item", "drama")
+
+
+@pytest.fixture
+def store(tmp_path):
+    return build(tmp_path, "v1", {POOL: [document("a", 1, 2, 3), document("b", 4)]}, limits=NO_DOMAIN)
+
+
+def reopen(store, tokenizer=TOKENIZER, vocab_size=VOCAB):
+    return Datastore.open(store.folder, tokenizer, vocab_size)
+
+
+def file_of(store, suffix):
+    return store.header.segments[0].path(store.folder, suffix)
+
+
+def test_a_foreign_tokenizer_is_refused(store):
+    with pytest.raises(DatastoreError, match=r"tokenizer tokenizer-a, the model's is tokenizer-b") as caught:
+        reopen(store, tokenizer="tokenizer-b")
+    assert str(store.folder) in str(caught.value)
+
+
+def test_a_wrong_vocabulary_is_refused(store):
+    with pytest.raises(DatastoreError, match="vocabulary size 1000, the model's is 1001") as caught:
+        reopen(store, vocab_size=1001)
+    assert str(store.folder) in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_truncated_file_is_refused_on_opening(store, suffix):
+    path = file_of(store, suffix)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(DatastoreError, match=r"the header says \d+ \(truncated or altered\)") as caught:
+        reopen(store)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_missing_file_is_refused_on_opening(store, suffix):
+    file_of(store, suffix).unlink()
+    with pytest.raises(DatastoreError, match="missing, though the header names it") as caught:
+        reopen(store)
+    assert str(file_of(store, suffix)) in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_an_altered_file_is_found_by_verify(store, suffix):
+    store.verify()
+    path = file_of(store, suffix)
+    content = bytearray(path.read_bytes())
+    content[0] ^= 1
+    path.write_bytes(bytes(content))
+    with pytest.raises(DatastoreError, match="does not match the checksum") as caught:
+        reopen(store).verify()
+    assert str(path) in str(caught.value)
+
+
+def test_a_folder_without_header_is_no_datastore(tmp_path):
+    with pytest.raises(DatastoreError, match=r"header\.json: unreadable header"):
+        Datastore.open(tmp_path, TOKENIZER, VOCAB)
+
+
+def test_previous_is_the_youngest_text_over_all_segments(tmp_path):
+    others = [document(str(n), n) for n in range(20)]
+    first = build(tmp_path, "v1", {POOL: [document("a", 1), *others]}, limits=NO_DOMAIN)
+    second = build(tmp_path, "v2", {POOL: [document("a", 5, 6)]}, first, NO_DOMAIN)
+    assert len(second.pool(*POOL)) == 2
+    assert second.previous(*POOL, entity_key("a")).tolist() == [5, 6]
+    assert second.previous(*POOL, entity_key("7")).tolist() == [7]
+    assert second.previous(*POOL, entity_key("absent")) is None
+    assert second.previous("item", "absent", entity_key("a")) is None
+
+
+def test_the_calibration_travels_with_the_version(tmp_path):
+    assert build(tmp_path, "v1", {}).calibration is None
+    store = build(tmp_path, "v2", {}, calibration={"weights": [1.0]})
+    assert store.calibration.read_text() == '{"weights": [1.0]}'

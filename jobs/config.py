@@ -185,6 +185,8 @@ def _make_paths_absolute(values: dict[str, Any]) -> None:
         value = (values.get(group) or {}).get(key)
         if not isinstance(value, str):
             continue
+        if key == "raw" and "://" in value and (values.get("dataset") or {}).get("reader") != "movielens":
+            continue  # these readers open fsspec URIs
         location = value.removeprefix("file://")
         if not location or "://" in location:
             raise ConfigError(f"{group}.{key}={value}: must be a folder of a local or mounted file system")
@@ -193,8 +195,12 @@ def _make_paths_absolute(values: dict[str, Any]) -> None:
 
 def _check_combinations(settings: RunSettings) -> None:
     dataset, model, acceptance = settings.dataset, settings.model, settings.acceptance
-    if dataset.min_rating >= dataset.max_rating:
-        raise ConfigError(f"dataset.min_rating={dataset.min_rating:g}: must be below {dataset.max_rating:g}")
+    if dataset.rating_range is not None and dataset.rating_range[0] >= dataset.rating_range[1]:
+        low, high = dataset.rating_range
+        raise ConfigError(f"dataset.min_rating={low:g}: must be below {high:g}")
+    has_no_times = dataset.tabular is not None and dataset.tabular.interactions.timestamp is None
+    if has_no_times and settings.history_cutoff is not None:
+        raise ConfigError("history_cutoff: dataset.tabular.interactions.timestamp is null: no times")
     for kind in ("user", "item"):
         tokens = settings.knowledge.prompt(kind).max_tokens
         if tokens >= model.max_model_len:

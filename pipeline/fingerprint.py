@@ -22,6 +22,7 @@ from pipeline.settings import (
 from pipeline.storage.files import sha256_of_json
 
 FINGERPRINT_CHARS = 16
+_IN_PROMPT = {"max_words", "json_output"}  # seen in the prompt, or after the text is written
 
 
 def text_fingerprint(
@@ -35,7 +36,7 @@ def text_fingerprint(
         {
             "model": _model(model),
             "model_revision": model_revision,
-            "knowledge": knowledge.model_dump(mode="json"),
+            "knowledge": knowledge.model_dump(mode="json", exclude={"user": _IN_PROMPT, "item": _IN_PROMPT}),
             "acceptance": _acceptance(acceptance),
             "sampling": model.sampling.model_dump(mode="json"),
         }

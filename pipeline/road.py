@@ -112,7 +112,7 @@ def _prepare(settings: RunSettings, layout: DatasetLayout, source: ModelSource) 
         dataset.item_word,
         tokenizer,
         settings.history_cutoff,
-        rating_range=(dataset.min_rating, dataset.max_rating),
+        rating_range=dataset.rating_range,
     )
     plan = make_plan(rendered.prompts, settings.plan.shard_size)
     if not plan.num_rows:

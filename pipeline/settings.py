@@ -23,7 +23,9 @@ class Settings(BaseModel):
 class ItemGroupSettings(Settings):
     """Items are grouped by the first of their categories that a group names (LASER, section 3.2)."""
 
-    groups: dict[str, list[str]] = Field(description="group name -> categories, in order of precedence")
+    attribute: str | None = Field(default=None, description="an attribute to group by; null: the categories")
+    groups: dict[str, list[str]] = Field(default={}, description="group -> values, in order of precedence")
+    num_largest: int = Field(default=0, ge=0, description="so many most frequent values get a group each")
     default_group: str = "other"
 
 
@@ -35,18 +37,127 @@ class UserGroupSettings(Settings):
     seed: int = 0
 
 
+class RawTableSettings(Settings):
+    """Files of one table. Columns are named as the files name them."""
+
+    files: str | list[str] = Field(
+        description="paths, patterns (*.csv.gz) or fsspec URIs; relative to dataset.raw"
+    )
+    format: Literal["auto", "csv", "tsv", "jsonl", "parquet"] = "auto"
+    separator: str | None = Field(default=None, min_length=1, description="between fields of text files")
+    columns: list[str] = Field(default=[], description="column names, for text files without a header")
+    escape: str | None = Field(default=None, min_length=1, max_length=1, description="escapes a quote")
+    encoding: Literal["utf-8", "latin-1", "cp1252"] = "utf-8"
+    null_values: list[str] = Field(default=["", "NULL", "\\N"], description="texts that stand for nothing")
+
+
+class CategoriesColumnSettings(Settings):
+    """The column that holds an item's categories: a list, or a text to be split."""
+
+    column: str
+    separator: str | None = Field(default=None, min_length=1)
+
+
+class UsersTableSettings(RawTableSettings):
+    """What is known of users. `attributes`: what prompts call it -> column."""
+
+    id: str
+    attributes: dict[str, str] = {}
+
+
+class ItemsTableSettings(RawTableSettings):
+    """The items. `attributes`: what prompts call it -> column; `year` is shown behind the title."""
+
+    id: str
+    title: str
+    categories: str | CategoriesColumnSettings | None = None
+    attributes: dict[str, str] = {}
+
+
+class RatingColumnSettings(Settings):
+    """Explicit feedback; a row with one of `implicit_values`, or with no value, is implicit feedback."""
+
+    column: str
+    implicit_values: list[str] = []
+
+
+class TimestampColumnSettings(Settings):
+    """When it happened. `iso` takes dates and times as ISO 8601 writes them, in UTC unless they say."""
+
+    column: str
+    unit: Literal["s", "ms", "us", "iso"] = "s"
+
+
+class InteractionsTableSettings(RawTableSettings):
+    """Who met what. Without a timestamp the order of the rows stands for the order in time."""
+
+    user: str
+    item: str
+    rating: str | RatingColumnSettings | None = None
+    timestamp: str | TimestampColumnSettings | None = None
+
+
+class TabularSettings(Settings):
+    """A domain in tables. Without a users table users are those who interacted."""
+
+    items: ItemsTableSettings
+    interactions: InteractionsTableSettings
+    users: UsersTableSettings | None = None
+    k_core: int = Field(default=1, ge=1, description="keep users and items with so many interactions each")
+
+
+class AmazonSettings(Settings):
+    """Amazon reviews and metadata; the layout (2014, 2018, 2023) is recognized unless named."""
+
+    reviews: str | list[str]
+    metadata: str | list[str]
+    layout: Literal["auto", 2014, 2018, 2023] = "auto"
+    k_core: int = Field(default=5, ge=1)
+
+
 class DatasetSettings(Settings):
     """One domain: where its data lies, what its words are, how its entities are grouped."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
-    reader: Literal["movielens"]
+    reader: Literal["movielens", "tabular", "amazon"]
     raw: str | None = Field(default=None, description="folder with the raw files; null: the embedded sample")
     max_bad_fraction: Fraction = 0.05
-    min_rating: float
-    max_rating: float
-    item_word: str = Field(description="what prompts call an item, for example 'movie'")
+    min_rating: float | None = Field(default=None, description="null, as max_rating: feedback is implicit")
+    max_rating: float | None = None
+    item_word: str = Field(min_length=1, description="what prompts call an item, for example 'movie'")
+    tabular: TabularSettings | None = Field(default=None, description="reader=tabular: files and columns")
+    amazon: AmazonSettings | None = Field(default=None, description="reader=amazon: files")
     item_groups: ItemGroupSettings
     user_groups: UserGroupSettings
+
+    @model_validator(mode="after")
+    def _reader_has_its_section(self) -> "DatasetSettings":
+        for reader in ("tabular", "amazon"):
+            if (self.reader == reader) != (getattr(self, reader) is not None):
+                rule = "missing" if self.reader == reader else "must be null"
+                raise ValueError(f"dataset.{reader}: {rule} with dataset.reader={self.reader}")
+        return self
+
+    @model_validator(mode="after")
+    def _ratings_have_a_range(self) -> "DatasetSettings":
+        is_explicit = self.tabular is None or self.tabular.interactions.rating is not None
+        if is_explicit and (self.min_rating is None or self.max_rating is None):
+            lacking = "min_rating" if self.min_rating is None else "max_rating"
+            raise ValueError(f"dataset.{lacking}: missing; the ratings need a range")
+        return self
+
+    @property
+    def rating_range(self) -> tuple[float, float] | None:
+        """The ends of the rating scale; None where feedback is implicit."""
+        if self.min_rating is None or self.max_rating is None:
+            return None
+        return self.min_rating, self.max_rating
+
+
+class JsonOutputSettings(Settings):
+    """An answer that should be one JSON object with these keys, each a text."""
+
+    keys: list[str] = Field(min_length=1)
 
 
 class PromptSettings(Settings):
@@ -55,6 +166,8 @@ class PromptSettings(Settings):
     system: str | None = None
     template: str = Field(description="Jinja template of the user message")
     max_tokens: int = Field(ge=1, description="upper bound on generated tokens")
+    max_words: int | None = Field(default=None, ge=1, description="what the prompt asks for, as `max_words`")
+    json_output: JsonOutputSettings | None = Field(default=None, description="null: the answer is plain text")
 
 
 class KnowledgeSettings(Settings):

@@ -2,13 +2,17 @@
 
 from collections.abc import Callable
 
+from pipeline.domains.amazon.reader import read_amazon
 from pipeline.domains.movielens.reader import read_movielens
 from pipeline.domains.tables import DomainTables
+from pipeline.domains.tabular.reader import read_tabular
 from pipeline.errors import ConfigError
 from pipeline.settings import DatasetSettings
 
 READERS: dict[str, Callable[[DatasetSettings], DomainTables]] = {
     "movielens": read_movielens,
+    "tabular": read_tabular,
+    "amazon": read_amazon,
 }
 
 

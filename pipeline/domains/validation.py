@@ -26,13 +26,15 @@ def with_ratings(rows: pa.Table, minimum: float, maximum: float, log: FailureLog
     return _replaced(kept, "rating", ratings.filter(pc.invert(outside)).cast(pa.float32()))
 
 
-def with_timestamps(rows: pa.Table, log: FailureLog) -> pa.Table:
-    """The rows whose `timestamp` is a number of seconds since 1970, now as TIMESTAMP."""
-    rows, seconds = _numbers(rows, "timestamp", "timestamp '{timestamp}' is not a number", log)
-    outside = pc.or_(pc.less(seconds, 0), pc.greater(seconds, MAX_TIMESTAMP_SEC))
-    reason = "timestamp {timestamp} is not in seconds between the years 1970 and 9999"
+def with_timestamps(rows: pa.Table, log: FailureLog, micros_per_unit: int = 1_000_000) -> pa.Table:
+    """The rows whose `timestamp` is a number since 1970 (of seconds by default), now as TIMESTAMP."""
+    rows, numbers = _numbers(rows, "timestamp", "timestamp '{timestamp}' is not a number", log)
+    last = MAX_TIMESTAMP_SEC * (1_000_000 // micros_per_unit)
+    outside = pc.or_(pc.less(numbers, 0), pc.greater(numbers, last))
+    unit = {1_000_000: "seconds", 1_000: "milliseconds", 1: "microseconds"}[micros_per_unit]
+    reason = f"timestamp {{timestamp}} is not in {unit} between the years 1970 and 9999"
     kept = reject(rows, outside, reason, log)
-    micros = pc.round(pc.multiply(seconds.filter(pc.invert(outside)), 1e6)).cast(pa.int64())
+    micros = pc.round(pc.multiply(numbers.filter(pc.invert(outside)), micros_per_unit)).cast(pa.int64())
     return _replaced(kept, "timestamp", micros.cast(TIMESTAMP))
 
 

@@ -21,6 +21,12 @@ _RESERVED_ARGUMENTS = frozenset({
 })  # fmt: skip
 
 
+_PLACE = "PLACE\u2603OF\u2603THE\u2603MESSAGE"
+# What chat templates are known to look for in a message: switches (`/no_think`), tool calls, white space
+# at its ends (messages have none).
+_READ_BY_TEMPLATES = ("/think", "/no_think", "<", "[")
+
+
 class EncodedPrompt(NamedTuple):
     """A prompt as text, after the chat template, and as token ids."""
 
@@ -49,24 +55,48 @@ class PromptEncoder:
         if not messages:
             return []
         texts = self._texts(messages, system)
-        encoded = self._tokenizer(
+        return list(map(EncodedPrompt, texts, self._token_ids(texts)))
+
+    def _token_ids(self, texts: list[str]) -> list[list[int]]:
+        backend = getattr(self._tokenizer, "backend_tokenizer", None)
+        if backend is not None and hasattr(
+            backend, "encode_batch_fast"
+        ):  # as below, without offsets and masks
+            backend.no_truncation()
+            backend.no_padding()
+            encoded = backend.encode_batch_fast(texts, add_special_tokens=not self._has_chat_template)
+            return [encoding.ids for encoding in encoded]
+        ids: list[list[int]] = self._tokenizer(
             texts,
             add_special_tokens=not self._has_chat_template,
             return_attention_mask=False,
             return_token_type_ids=False,
             verbose=False,
-        )
-        return list(map(EncodedPrompt, texts, encoded["input_ids"]))
+        )["input_ids"]
+        return ids
 
     def _texts(self, messages: Sequence[str], system: str | None) -> list[str]:
         if not self._has_chat_template:
             return [f"{system}\n\n{message}" if system else message for message in messages]
+        first = self._rendered([messages[0]], system)
+        frame = self._rendered([_PLACE], system)[0].split(_PLACE)
+        if len(frame) == 2 and first[0] == messages[0].join(frame):
+            # A chat template may treat a message by what it says; this one is seen not to touch it.
+            is_plain = [not any(mark in message for mark in _READ_BY_TEMPLATES) for message in messages]
+            others = [message for message, plain in zip(messages, is_plain, strict=True) if not plain]
+            rendered = iter(self._rendered(others, system) if others else [])
+            pairs = zip(messages, is_plain, strict=True)
+            return [message.join(frame) if plain else next(rendered) for message, plain in pairs]
+        return first + (self._rendered(messages[1:], system) if messages[1:] else [])
+
+    def _rendered(self, messages: Sequence[str], system: str | None) -> list[str]:
         head = [{"role": "system", "content": system}] if system else []
         chats = [[*head, {"role": "user", "content": message}] for message in messages]
         try:
-            return self._tokenizer.apply_chat_template(
+            texts: list[str] = self._tokenizer.apply_chat_template(
                 chats, tokenize=False, add_generation_prompt=True, **self._model.chat_template_args
             )
+            return texts
         except (jinja2.TemplateError, TypeError, ValueError, LookupError) as error:
             raise ModelError(
                 f"model.path {self._model.path}: its chat template refuses the prompt: {error}"

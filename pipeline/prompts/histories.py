@@ -71,16 +71,15 @@ class Histories:
         cutoff: datetime | None,
         max_history: int,
     ) -> None:
-        visible = _visible(interactions, user_ids, cutoff)
-        items = _positions(visible["item_id"], item_ids)
-        users = _positions(visible["user_id"], user_ids)
-        times = visible["timestamp"].cast(pa.int64()).to_numpy()
-        ratings = visible["rating"].to_numpy()  # null becomes NaN
+        rows, users, times = _recent_rows(interactions, user_ids, cutoff, max_history)
+        recent = interactions.select(["item_id", "rating"]).take(pa.array(rows))
+        items = _positions(recent["item_id"], item_ids)
+        ratings = recent["rating"].to_numpy()  # null becomes NaN
         item_ranks = np.argsort(pc.sort_indices(item_ids).to_numpy())
         order = np.lexsort((ratings, item_ranks[items], times, users))
         order = _last_of_each(users[order], order, len(user_ids), max_history)
         self._items = items[order]
-        self._ratings = ratings[order]
+        self._ratings = [_shown(rating) for rating in ratings[order].tolist()]
         counts = np.bincount(users[order], minlength=len(user_ids))
         self._ends = np.cumsum(counts)
         self.num_ratings = counts
@@ -89,15 +88,31 @@ class Histories:
         """The last `num_ratings` of the user's (item row, rating) pairs, oldest first."""
         end = self._ends[user]
         rows = slice(end - num_ratings, end)
-        return list(zip(self._items[rows].tolist(), map(_shown, self._ratings[rows].tolist()), strict=True))
+        return list(zip(self._items[rows].tolist(), self._ratings[rows], strict=True))
 
 
-def _visible(interactions: pa.Table, user_ids: pa.Array, cutoff: datetime | None) -> pa.Table:
-    asked_for = pc.is_in(interactions["user_id"], value_set=user_ids)
+def _recent_rows(
+    interactions: pa.Table, user_ids: pa.Array, cutoff: datetime | None, limit: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(row, user, time) of the last `limit` interactions of each user, and of those as late as the first of these.
+
+    Sorts integers only and copies no strings: 25 million interactions take 600 MB for the moment.
+    """
+    users = pc.fill_null(pc.index_in(interactions["user_id"], value_set=user_ids), -1).to_numpy()
+    times = interactions["timestamp"].cast(pa.int64()).to_numpy()
+    visible = users >= 0
     if cutoff is not None:
-        earlier = pc.less(interactions["timestamp"], pa.scalar(cutoff, TIMESTAMP))
-        asked_for = pc.and_(asked_for, earlier)
-    return interactions.filter(asked_for)
+        visible &= times < pa.scalar(cutoff, TIMESTAMP).value
+    rows = np.flatnonzero(visible)
+    users, times = users[rows], times[rows]
+    order = np.lexsort((times, users))
+    rows, users, times = rows[order], users[order], times[order]
+    ends = np.cumsum(np.bincount(users, minlength=len(user_ids)))
+    earliest = np.maximum(
+        ends - limit, np.append(0, ends[:-1])
+    )  # position of the first one that surely counts
+    kept = times >= times[np.minimum(earliest, len(times) - 1)][users] if len(times) else visible[:0]
+    return rows[kept], users[kept], times[kept]
 
 
 def _positions(ids: pa.ChunkedArray, known: pa.Array) -> np.ndarray:

@@ -90,12 +90,13 @@ def _subjects(
     cleaner: DataCleaner,
 ) -> Subjects:
     ids = _column(entities, "entity_id")
+    constants: dict[str, Any] = {"item_word": item_word, "max_words": knowledge.prompt(kind).max_words}
     if kind == "item":
-        return ItemSubjects(ids, tables, item_word, cleaner)
+        return ItemSubjects(ids, tables, constants, cleaner)
     item_ids = _column(tables.items, "item_id")
     histories = Histories(tables.interactions, ids, item_ids, cutoff, knowledge.max_history)
     low, high = map(_as_written, rating_range or (None, None))
-    constants = {"item_word": item_word, "min_rating": low, "max_rating": high}
+    constants |= {"min_rating": low, "max_rating": high}
     return UserSubjects(ids, tables, histories, constants, cleaner)
 
 

@@ -31,15 +31,17 @@ class Subjects(Protocol):
 class ItemSubjects:
     """Items: their card, no ratings."""
 
-    def __init__(self, ids: pa.Array, tables: "DomainTables", item_word: str, cleaner: DataCleaner) -> None:
+    def __init__(
+        self, ids: pa.Array, tables: "DomainTables", constants: dict[str, Any], cleaner: DataCleaner
+    ) -> None:
         rows = rows_of(ids, tables.items, "item")
         self._cards = [item_card(row, cleaner) for row in rows.to_pylist()]
-        self._item_word = item_word
+        self._constants = constants
         self.num_ratings = np.zeros(len(ids), dtype=np.int64)
 
     def variables(self, row: int, num_ratings: int) -> dict[str, Any]:
         """See `Subjects`."""
-        return {"item_word": self._item_word, "item": self._cards[row]}
+        return {**self._constants, "item": self._cards[row]}
 
     def objection(self, row: int, num_ratings: int) -> str | None:
         """See `Subjects`."""

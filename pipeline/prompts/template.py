@@ -8,16 +8,20 @@ from jinja2 import meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from pipeline.errors import ConfigError
+from pipeline.prompts.histories import ItemCard
 from pipeline.settings import Kind
 
 # What a template may refer to. `item_word`: what the domain calls an item. `attributes`: a mapping of
 # strings. Users: `history` is a list of (item, rating) pairs, oldest first, where item has `name`
 # (title and year), `title`, `year` (or None), `categories`, `attributes`, and rating is a number or
 # None; `min_rating` and `max_rating` are the ends of the rating scale, or None. Items: `item`.
+# `max_words`: the length that the prompt set asks for, or None.
 VARIABLES: dict[Kind, frozenset[str]] = {
-    "user": frozenset({"item_word", "attributes", "history", "min_rating", "max_rating"}),
-    "item": frozenset({"item_word", "item"}),
+    "user": frozenset({"item_word", "attributes", "history", "min_rating", "max_rating", "max_words"}),
+    "item": frozenset({"item_word", "item", "max_words"}),
 }
+
+_CARD_FIELDS = frozenset(ItemCard.__dataclass_fields__)
 
 # What a faulty expression in a template can raise besides Jinja's own errors.
 _EXPRESSION_ERRORS = (
@@ -25,8 +29,18 @@ _EXPRESSION_ERRORS = (
 )  # fmt: skip
 
 
+class _Environment(ImmutableSandboxedEnvironment):
+    """The sandbox, with a short way to the fields of an item, which long histories ask for most."""
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        """`obj.attribute`, if the sandbox allows it."""
+        if type(obj) is ItemCard and attribute in _CARD_FIELDS:
+            return getattr(obj, attribute)
+        return super().getattr(obj, attribute)
+
+
 def _environment() -> ImmutableSandboxedEnvironment:
-    return ImmutableSandboxedEnvironment(
+    return _Environment(
         undefined=jinja2.StrictUndefined, autoescape=False, trim_blocks=True, lstrip_blocks=True
     )
 

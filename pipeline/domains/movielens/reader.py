@@ -12,6 +12,7 @@ from pipeline.domains.raw.failures import FailureLog, reject
 from pipeline.domains.raw.files import RawFile, read_all_rows
 from pipeline.domains.tables import DomainTables, attribute_maps
 from pipeline.domains.validation import with_unique, with_values
+from pipeline.errors import ConfigError
 from pipeline.schemas import ITEMS, USERS, conform
 from pipeline.settings import DatasetSettings
 
@@ -21,11 +22,14 @@ def read_movielens(settings: DatasetSettings) -> DomainTables:
     files = locate_files(settings.raw)
     items, bad_items = _read_items(files.items, files.add_categories, settings)
     users, bad_users = _read_users(files.users, settings) if files.users else (None, None)
+    if settings.rating_range is None:
+        raise ConfigError("dataset.min_rating: missing; the ratings need a range")
+    low, high = settings.rating_range
     rules = InteractionRules(
         items=items["item_id"].combine_chunks(),
         users=None if users is None else users["user_id"].combine_chunks(),
-        min_rating=settings.min_rating,
-        max_rating=settings.max_rating,
+        min_rating=low,
+        max_rating=high,
     )
     log = FailureLog(files.interactions.path)
     interactions = read_interactions(files.interactions, rules, log)

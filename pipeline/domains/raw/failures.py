@@ -1,16 +1,18 @@
 """The record of raw rows that cannot be used: nothing is dropped without a line here."""
 
-from pathlib import Path
+from collections.abc import Sequence
 from string import Formatter
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.domains.raw.sources import AnyFile
 from pipeline.errors import DataError
 from pipeline.schemas import FAILED, conform
 
 MAX_CONTENT_CHARACTERS = 200
 MAX_VALUE_CHARACTERS = 60
+MAX_LISTED = 200_000  # bad rows of one file that are kept; of more only the number is
 
 LINE = "__line"  # int64, 1-based
 CONTENT = "__content"  # string, the raw line
@@ -21,15 +23,12 @@ _BAD = pa.schema([("line", pa.int64()), ("reason", pa.string()), ("content", pa.
 class FailureLog:
     """The bad rows of one raw file, and the share of them that is tolerated."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: AnyFile) -> None:
         self.path = path
         self.num_rows = 0
+        self.num_bad = 0
+        self._num_listed = 0
         self._bad: list[pa.Table] = []
-
-    @property
-    def num_bad(self) -> int:
-        """Rows recorded so far."""
-        return sum(table.num_rows for table in self._bad)
 
     def count(self, num_rows: int) -> None:
         """Note that `num_rows` more rows of the file were read, good ones and bad ones."""
@@ -37,25 +36,23 @@ class FailureLog:
 
     def add(self, lines: pa.Array, reasons: pa.Array, contents: pa.Array) -> None:
         """Record bad rows: 1-based line numbers, reasons and raw text, aligned."""
-        contents = pc.utf8_slice_codeunits(contents, 0, MAX_CONTENT_CHARACTERS)
-        self._bad.append(pa.table([lines, reasons, contents], schema=_BAD))
+        self.num_bad += len(lines)
+        listed = min(len(lines), MAX_LISTED - self._num_listed)
+        if listed:
+            contents = pc.utf8_slice_codeunits(contents, 0, MAX_CONTENT_CHARACTERS)
+            self._bad.append(pa.table([lines, reasons, contents], schema=_BAD).slice(0, listed))
+            self._num_listed += listed
 
     def check(self, max_bad_fraction: float) -> None:
         """Raise `DataError` if the file had no row, no good row, or too many bad ones."""
-        if not self.num_rows:
-            raise DataError(f"{self.path}: the file has no rows")
-        if self.num_bad <= max_bad_fraction * self.num_rows and self.num_bad < self.num_rows:
-            return
-        first = self.table().slice(0, 1).to_pylist()[0]
-        raise DataError(
-            f"{self.path}: {self.num_bad} of {self.num_rows} rows are bad, more than"
-            f" dataset.max_bad_fraction={max_bad_fraction:g} allows; first, line {first['line']}:"
-            f" {first['reason']}"
-        )
+        check_bad_rows([self], max_bad_fraction)
 
     def table(self) -> pa.Table:
         """The bad rows as a FAILED table, in the order of the file."""
         bad = pa.concat_tables([_BAD.empty_table(), *self._bad]).sort_by("line")
+        if self.num_bad > self._num_listed:
+            rest = f"{self.num_bad - self._num_listed} more rows are bad; they are not listed"
+            bad = pa.concat_tables([bad, pa.table([[None], [rest], [None]], schema=_BAD)])
         num_rows = bad.num_rows
         columns = {
             "stage": pa.repeat("read", num_rows),
@@ -67,6 +64,24 @@ class FailureLog:
             "content": bad["content"],
         }
         return conform(pa.table(columns), FAILED, f"bad rows of {self.path}")
+
+
+def check_bad_rows(logs: Sequence[FailureLog], max_bad_fraction: float) -> None:
+    """Raise `DataError` if the files of one table had no row, no good row, or too many bad ones."""
+    num_rows = sum(log.num_rows for log in logs)
+    num_bad = sum(log.num_bad for log in logs)
+    where = f"{logs[0].path}" + (f" and {len(logs) - 1} more files" if len(logs) > 1 else "")
+    if not num_rows:
+        raise DataError(f"{where}: the file has no rows")
+    if num_bad <= max_bad_fraction * num_rows and num_bad < num_rows:
+        return
+    worst = next(log for log in logs if log.num_bad)
+    first = worst.table().slice(0, 1).to_pylist()[0]
+    raise DataError(
+        f"{where}: {num_bad} of {num_rows} rows are bad, more than"
+        f" dataset.max_bad_fraction={max_bad_fraction:g} allows; first, line {first['line']}"
+        f"{f' of {worst.path.name}' if len(logs) > 1 else ''}: {first['reason']}"
+    )
 
 
 def reject(rows: pa.Table, bad: pa.Array | pa.ChunkedArray, reason: str, log: FailureLog) -> pa.Table:

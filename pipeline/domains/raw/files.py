@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -10,6 +9,7 @@ import pyarrow.compute as pc
 from pipeline.domains.raw.failures import CONTENT, LINE, FailureLog, reject
 from pipeline.domains.raw.fields import field_columns, split_fields
 from pipeline.domains.raw.lines import LineBlock, read_line_blocks
+from pipeline.domains.raw.sources import AnyFile
 from pipeline.errors import DataError
 
 
@@ -26,6 +26,7 @@ class RawFormat:
     columns: tuple[str, ...] = ()
     names: dict[str, str] = field(default_factory=dict)
     quoted: bool = False
+    escape: str | None = None
     fallback_encoding: str | None = None
 
 
@@ -33,7 +34,7 @@ class RawFormat:
 class RawFile:
     """One raw file: the columns that must be there, and those that are read if they are there."""
 
-    path: Path
+    path: AnyFile
     format: RawFormat
     required: tuple[str, ...]
     optional: tuple[str, ...] = ()
@@ -63,8 +64,12 @@ def read_all_rows(raw: RawFile, log: FailureLog) -> pa.Table:
 
 
 def _header(raw: RawFile, block: LineBlock) -> tuple[str, ...]:
-    first = split_fields(block.text[:1], raw.format.separator, raw.format.quoted)[0].as_py() or []
-    found = [name.strip().split(":")[0] for name in first]
+    first = (
+        split_fields(block.text[:1], raw.format.separator, raw.format.quoted, raw.format.escape)[0].as_py()
+        or []
+    )
+    known = {*raw.format.names, *raw.required, *raw.optional}
+    found = [name if name in known else name.split(":")[0] for name in map(str.strip, first)]
     header = tuple(raw.format.names.get(name, name) for name in found)
     missing = [name for name in raw.required if header.count(name) != 1]
     if missing:
@@ -76,7 +81,7 @@ def _header(raw: RawFile, block: LineBlock) -> tuple[str, ...]:
 
 def _columns(raw: RawFile, block: LineBlock, header: tuple[str, ...], log: FailureLog) -> pa.Table:
     block = _decodable(block, log)
-    fields = split_fields(block.text, raw.format.separator, raw.format.quoted)
+    fields = split_fields(block.text, raw.format.separator, raw.format.quoted, raw.format.escape)
     found = pc.fill_null(pc.list_value_length(fields), 0)
     rows = pa.table({LINE: block.numbers, CONTENT: block.text, "fields": fields, "found": found})
     rows = reject(rows, pc.is_null(rows["fields"]), "quotes do not match", log)

@@ -5,13 +5,13 @@ Lines are cut at newlines before anything is decoded: one line of wrong bytes co
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.domains.raw.sources import UNREADABLE, AnyFile
 from pipeline.errors import DataError
 
 BLOCK_BYTES = 16 << 20
@@ -33,7 +33,7 @@ class LineBlock:
 
 
 def read_line_blocks(
-    path: Path, fallback_encoding: str | None = None, block_bytes: int = BLOCK_BYTES
+    path: AnyFile, fallback_encoding: str | None = None, block_bytes: int = BLOCK_BYTES
 ) -> Iterator[LineBlock]:
     """Yield the lines of `path`, decoded as UTF-8, or else as the single-byte `fallback_encoding`.
 
@@ -47,11 +47,11 @@ def read_line_blocks(
                 raw = _cut_lines(block)
                 yield _decoded(raw, first, fallback_encoding)
                 first += len(raw)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except UNREADABLE as error:
+        raise DataError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
-def _whole_lines(file: BinaryIO, path: Path, block_bytes: int) -> Iterator[bytes]:
+def _whole_lines(file: BinaryIO, path: AnyFile, block_bytes: int) -> Iterator[bytes]:
     """Blocks of bytes that end with a newline, the last one aside."""
     rest = file.read(len(UTF8_BOM)).removeprefix(UTF8_BOM)
     while block := file.read(block_bytes):
@@ -100,7 +100,7 @@ def _decode(line: bytes, fallback_encoding: str | None) -> str | None:
     return None if any("\x80" <= character <= "\x9f" for character in text) else text
 
 
-def lines_at(path: Path, fallback_encoding: str | None, numbers: pa.Array) -> pa.Array:
+def lines_at(path: AnyFile, fallback_encoding: str | None, numbers: pa.Array) -> pa.Array:
     """The text of the lines `numbers` (int64, ascending) of `path`, in a second pass over the file."""
     parts = []
     for block in read_line_blocks(path, fallback_encoding):

@@ -1,0 +1,172 @@
+"""JSON lines and Parquet as tables of strings, with the contract of `files.read_rows`.
+
+Scalars become text, lists become their elements joined by LIST_SEPARATOR. A timestamp column of Parquet
+stays a timestamp.
+"""
+
+import ast
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.domains.raw.failures import CONTENT, LINE, FailureLog
+from pipeline.domains.raw.lines import read_line_blocks
+from pipeline.domains.raw.sources import UNREADABLE, Source
+from pipeline.errors import DataError
+from pipeline.schemas import TIMESTAMP
+
+LIST_SEPARATOR = "\x1f"  # the unit separator of ASCII
+PARQUET_BATCH_ROWS = 131_072
+LARGEST_EXACT_FLOAT = 2.0**53
+
+Parse = Callable[[str], dict[str, Any] | None]
+_PARQUET_ERRORS = (
+    *UNREADABLE,
+    pa.ArrowInvalid,
+    pa.ArrowNotImplementedError,
+    pa.ArrowTypeError,
+    KeyError,
+    ValueError,
+)
+_json = msgspec.json.Decoder()
+
+
+def parse_json(line: str) -> dict[str, Any] | None:
+    """The object that `line` holds; None if it holds anything else."""
+    try:
+        value = _json.decode(line)
+    except (msgspec.DecodeError, RecursionError, UnicodeError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def parse_literal(line: str) -> dict[str, Any] | None:
+    """The object of a line in JSON or in Python's notation for literals (Amazon's files of 2014)."""
+    if (value := parse_json(line)) is not None:
+        return value
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about escapes such as "\d"
+            value = ast.literal_eval(line.strip())
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError, LookupError):
+        return None
+    return value if isinstance(value, dict) and all(isinstance(key, str) for key in value) else None
+
+
+def read_json_rows(
+    source: Source, columns: dict[str, str], log: FailureLog, parse: Parse = parse_json
+) -> Iterator[pa.Table]:
+    """Yield the columns `ours -> key` of a file of JSON lines, LINE and CONTENT; a missing key is null."""
+    for block in read_line_blocks(source):
+        if not len(block.text):
+            continue
+        log.count(len(block.text))
+        records = [None if line is None else parse(line) for line in block.text.to_pylist()]
+        good = np.array([record is not None for record in records], dtype=bool)
+        if not good.all():
+            bad = pa.array(~good)
+            reasons = pa.repeat("not a JSON object", int((~good).sum()))
+            log.add(block.numbers.filter(bad), reasons, pc.fill_null(block.text.filter(bad), ""))
+        kept = [record for record in records if record is not None]
+        values = {
+            ours: pa.array([_as_text(record.get(key)) for record in kept], pa.string())
+            for ours, key in columns.items()
+        }
+        yield pa.table(
+            {**values, LINE: block.numbers.filter(pa.array(good)), CONTENT: block.text.filter(pa.array(good))}
+        )
+
+
+def _as_text(value: Any) -> str | None:
+    if value is None:
+        return None
+    if isinstance(value, str):
+        return _encodable(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return str(int(value)) if value.is_integer() and abs(value) < LARGEST_EXACT_FLOAT else repr(value)
+    if isinstance(value, list | tuple | set):
+        return LIST_SEPARATOR.join(text for text in map(_as_text, value) if text)
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {text}" for key, member in value.items() if (text := _as_text(member)))
+    return _as_number(value)
+
+
+def _as_number(value: Any) -> str | None:
+    try:
+        return str(value)
+    except ValueError:  # an integer of more digits than Python writes
+        return None
+
+
+def _encodable(text: str) -> str:
+    """`text` without lone surrogates, which no file can hold."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
+def read_parquet_rows(source: Source, columns: dict[str, str], log: FailureLog) -> Iterator[pa.Table]:
+    """Yield the columns `ours -> column` of a Parquet file, LINE (the row, 1-based) and CONTENT (empty)."""
+    try:
+        with source.open() as file:
+            parquet = pq.ParquetFile(file)
+            _require(source, columns, parquet.schema_arrow.names)
+            wanted = list(dict.fromkeys(columns.values()))
+            first = 1
+            for batch in parquet.iter_batches(PARQUET_BATCH_ROWS, columns=wanted):
+                log.count(batch.num_rows)
+                table = _texts(source, pa.table(batch), columns)
+                numbers = pa.array(np.arange(first, first + batch.num_rows, dtype=np.int64))
+                yield table.append_column(LINE, numbers).append_column(CONTENT, pa.repeat("", batch.num_rows))
+                first += batch.num_rows
+    except _PARQUET_ERRORS as error:
+        raise DataError(
+            f"{source}: not a readable Parquet file: {str(error) or type(error).__name__}"
+        ) from error
+
+
+def _require(source: Source, columns: dict[str, str], found: list[str]) -> None:
+    for name in columns.values():
+        if found.count(name) != 1:
+            raise DataError(f"{source}: there is no column {name!r}; there are {', '.join(found[:30])}")
+
+
+def _texts(source: Source, table: pa.Table, columns: dict[str, str]) -> pa.Table:
+    values = {}
+    for ours, name in columns.items():
+        try:
+            values[ours] = _column_as_text(table[name])
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:
+            raise DataError(
+                f"{source}: column {name!r} of type {table[name].type} is no text: {error}"
+            ) from error
+    return pa.table(values)
+
+
+def _column_as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        return _column_as_text(column.cast(kind.value_type))
+    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+        return column.cast(pa.timestamp("us", tz=getattr(kind, "tz", None)), safe=False).cast(TIMESTAMP)
+    if pa.types.is_floating(kind):
+        return _floats_as_text(column)
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        lists = column.cast(pa.list_(pa.string()))
+        return pc.binary_join(pc.if_else(pc.is_null(lists), pa.scalar([], lists.type), lists), LIST_SEPARATOR)
+    return column.cast(pa.string())
+
+
+def _floats_as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Whole numbers without a fraction: pandas makes floats of integers when one is missing. NaN is null."""
+    values = column.cast(pa.float64())
+    values = pc.if_else(pc.is_nan(values), None, values)
+    whole = pc.and_(pc.equal(pc.floor(values), values), pc.less(pc.abs(values), LARGEST_EXACT_FLOAT))
+    integers = pc.if_else(whole, values, 0.0).cast(pa.int64()).cast(pa.string())
+    return pc.if_else(whole, integers, values.cast(pa.string()))

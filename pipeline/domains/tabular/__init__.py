@@ -1,0 +1,1 @@
+"""Any domain in tables, described by YAML: CSV, TSV, JSON lines and Parquet; see docs/new-domain.md."""

@@ -1,0 +1,122 @@
+"""Users and items of a tabular domain."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.domains.raw.failures import LINE, FailureLog, reject
+from pipeline.domains.raw.records import LIST_SEPARATOR
+from pipeline.domains.tables import attribute_maps
+from pipeline.domains.tabular.rows import RawTable, read_table_rows, require_rows
+from pipeline.domains.validation import with_unique, with_values
+from pipeline.schemas import ITEMS, USERS, conform
+from pipeline.settings import CategoriesColumnSettings, ItemsTableSettings, UsersTableSettings
+
+ATTRIBUTE = "attribute:"  # before the names of attributes, which may be any text
+
+
+def item_columns(settings: ItemsTableSettings) -> dict[str, str]:
+    """Our name -> the files' column."""
+    columns = {"item_id": settings.id, "title": settings.title}
+    if (categories := _categories(settings)) is not None:
+        columns["categories"] = categories.column
+    return columns | {ATTRIBUTE + name: column for name, column in settings.attributes.items()}
+
+
+def user_columns(settings: UsersTableSettings) -> dict[str, str]:
+    """Our name -> the files' column."""
+    return {"user_id": settings.id} | {
+        ATTRIBUTE + name: column for name, column in settings.attributes.items()
+    }
+
+
+def read_items(table: RawTable, settings: ItemsTableSettings) -> pa.Table:
+    """The items of all files, as an ITEMS table; bad rows are in the logs of `table`."""
+    parts = []
+    for log, rows in _unique_rows(table, "item_id", "item"):
+        rows = with_values(rows, "title", "title", log)
+        title = pc.utf8_trim_whitespace(rows["title"])
+        rows = rows.set_column(rows.schema.get_field_index("title"), "title", title)
+        parts.append(_with_attributes(rows, list(settings.attributes)))
+    rows = _merged(table, parts)
+    lists = _category_lists(rows, _categories(settings))
+    rows = rows.select(["item_id", "title", "attributes"]).append_column("categories", lists)
+    return conform(rows, ITEMS, table.place, unique=("item_id",))
+
+
+def read_users(table: RawTable, settings: UsersTableSettings) -> pa.Table:
+    """The users of all files, as a USERS table; bad rows are in the logs of `table`."""
+    unique = _unique_rows(table, "user_id", "user")
+    parts = [_with_attributes(rows, list(settings.attributes)) for _, rows in unique]
+    rows = _merged(table, parts).select(["user_id", "attributes"])
+    return conform(rows, USERS, table.place, unique=("user_id",))
+
+
+def users_of(interactions: pa.Table) -> pa.Table:
+    """USERS for those who interacted, in the order of their first row, without attributes."""
+    ids = pc.unique(interactions["user_id"])
+    columns = {"user_id": ids, "attributes": attribute_maps({}, len(ids))}
+    return conform(pa.table(columns), USERS, "users of the interactions", unique=("user_id",))
+
+
+def _unique_rows(table: RawTable, column: str, what: str) -> list[tuple[FailureLog, pa.Table]]:
+    """For each file its rows with an id that no earlier row has."""
+    by_log: dict[int, tuple[FailureLog, list[pa.Table]]] = {}
+    for log, rows in read_table_rows(table):
+        by_log.setdefault(id(log), (log, []))[1].append(with_values(rows, column, f"{what} id", log))
+    require_rows(table)
+    seen = pa.array([], pa.string())
+    unique = []
+    for log, blocks in by_log.values():
+        rows = with_unique(pa.concat_tables(blocks).combine_chunks(), column, what, log)
+        known = pc.is_in(rows[column], value_set=seen)
+        rows = reject(rows, known, f"{what} '{{{column}}}' stands already in an earlier file", log)
+        seen = pa.concat_arrays([seen, rows[column].combine_chunks()])
+        unique.append((log, rows))
+    return unique
+
+
+def _merged(table: RawTable, parts: list[pa.Table]) -> pa.Table:
+    require_rows(table)
+    return pa.concat_tables(parts).combine_chunks()
+
+
+def _with_attributes(rows: pa.Table, names: list[str]) -> pa.Table:
+    columns = {}
+    for name in names:
+        text = pc.replace_substring(_text(rows[ATTRIBUTE + name]), LIST_SEPARATOR, ", ")
+        columns[name] = _combined(pc.if_else(pc.equal(text, ""), None, text))
+    maps = attribute_maps(columns, rows.num_rows)
+    kept = [name for name in rows.column_names if name != LINE and not name.startswith(ATTRIBUTE)]
+    return rows.select(kept).append_column("attributes", maps)
+
+
+def _text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Dates of Parquet as text, everything else is text already."""
+    return column if column.type == pa.string() else pc.strftime(column, "%Y-%m-%d")
+
+
+def _combined(column: pa.ChunkedArray | pa.Array) -> pa.Array:
+    combined = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    return pa.concat_arrays(combined.chunks) if isinstance(combined, pa.ChunkedArray) else combined
+
+
+def _category_lists(rows: pa.Table, settings: CategoriesColumnSettings | None) -> pa.Array:
+    """Each row's different categories in the order of the file; blank ones are none."""
+    if settings is None:
+        return pa.array([[]] * rows.num_rows, pa.list_(pa.string()))
+    texts = pc.fill_null(_text(rows["categories"]), "")
+    if settings.separator is not None:
+        texts = pc.replace_substring(texts, settings.separator, LIST_SEPARATOR)
+    encoded = _combined(texts).dictionary_encode()
+    lists = pa.array([_different(text) for text in encoded.dictionary.to_pylist()], pa.list_(pa.string()))
+    return lists.take(pa.array(np.asarray(encoded.indices)))
+
+
+def _different(text: str) -> list[str]:
+    return [name for name in dict.fromkeys(part.strip() for part in text.split(LIST_SEPARATOR)) if name]
+
+
+def _categories(settings: ItemsTableSettings) -> CategoriesColumnSettings | None:
+    categories = settings.categories
+    return CategoriesColumnSettings(column=categories) if isinstance(categories, str) else categories

@@ -1,0 +1,146 @@
+"""Interactions of a tabular domain: checked, typed, and freed of repetitions across files."""
+
+from datetime import UTC, datetime
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.domains.interactions import InteractionRules
+from pipeline.domains.raw.failures import LINE, FailureLog, reject
+from pipeline.domains.tabular.rows import RawTable, read_table_rows
+from pipeline.domains.validation import (
+    repeated_interactions,
+    with_known,
+    with_ratings,
+    with_timestamps,
+    with_values,
+)
+from pipeline.schemas import INTERACTIONS, TIMESTAMP, conform
+from pipeline.settings import InteractionsTableSettings, RatingColumnSettings, TimestampColumnSettings
+
+MICROS = {"s": 1_000_000, "ms": 1_000, "us": 1}
+IMPLICIT = "__implicit"
+
+
+def feedback_columns(settings: InteractionsTableSettings) -> dict[str, str]:
+    """Our name -> the files' column."""
+    columns = {"user_id": settings.user, "item_id": settings.item}
+    if (rating := _rating(settings)) is not None:
+        columns["rating"] = rating.column
+    if (timestamp := _timestamp(settings)) is not None:
+        columns["timestamp"] = timestamp.column
+    return columns
+
+
+def read_feedback(table: RawTable, settings: InteractionsTableSettings, rules: InteractionRules) -> pa.Table:
+    """The valid interactions of all files in their order, as an INTERACTIONS table.
+
+    Bad rows are in the logs of `table`. Without a timestamp the n-th row gets the n-th microsecond of 1970.
+    """
+    parts, places = [INTERACTIONS.empty_table()], []
+    num_rows = 0
+    for log, rows in read_table_rows(table):
+        num_read = rows.num_rows
+        if "timestamp" not in rows.column_names:
+            times = pa.array(np.arange(num_rows, num_rows + num_read)).cast(TIMESTAMP)
+            rows = rows.append_column("timestamp", times)
+        rows = _valid(rows, settings, rules, log)
+        parts.append(rows.select(INTERACTIONS.names).cast(INTERACTIONS))
+        places.append((log, rows[LINE].to_numpy()))
+        num_rows += num_read
+    merged = pa.concat_tables(parts)
+    if settings.timestamp is not None:
+        merged = _without_repetitions(merged, places, rules)
+    return conform(merged, INTERACTIONS, table.place)
+
+
+def _valid(
+    rows: pa.Table, settings: InteractionsTableSettings, rules: InteractionRules, log: FailureLog
+) -> pa.Table:
+    rows = with_values(rows, "user_id", "user id", log)
+    rows = with_values(rows, "item_id", "item id", log)
+    rows = with_known(rows, "item_id", rules.items, "item", log)
+    if rules.users is not None:
+        rows = with_known(rows, "user_id", rules.users, "user", log)
+    rows = _with_feedback(rows, _rating(settings), rules, log)
+    timestamp = _timestamp(settings)
+    return rows if timestamp is None else with_times(rows, timestamp.unit, log)
+
+
+def _with_feedback(
+    rows: pa.Table, rating: RatingColumnSettings | None, rules: InteractionRules, log: FailureLog
+) -> pa.Table:
+    """`rows` with `rating` as float32, null for implicit feedback."""
+    if rating is None:
+        return rows.append_column("rating", pa.nulls(rows.num_rows, pa.float32()))
+    values = rows["rating"]
+    implicit = pc.or_(
+        pc.is_null(values), pc.is_in(values, value_set=pa.array(rating.implicit_values, pa.string()))
+    )
+    position = rows.schema.get_field_index("rating")
+    stand_in = pc.if_else(implicit, str(rules.min_rating), values)
+    rows = rows.set_column(position, "rating", stand_in).append_column(IMPLICIT, implicit)
+    rows = with_ratings(rows, rules.min_rating, rules.max_rating, log)
+    return rows.set_column(position, "rating", pc.if_else(rows[IMPLICIT], None, rows["rating"]))
+
+
+def with_times(rows: pa.Table, unit: str, log: FailureLog) -> pa.Table:
+    """The rows whose `timestamp` is a moment in `unit`, now as TIMESTAMP; a typed column is that already."""
+    position = rows.schema.get_field_index("timestamp")
+    column = rows["timestamp"]
+    if pa.types.is_timestamp(column.type):
+        return reject(rows, pc.is_null(column), "no timestamp", log)
+    rows = rows.set_column(position, "timestamp", pc.fill_null(column, ""))
+    if unit != "iso":
+        return with_timestamps(rows, log, micros_per_unit=MICROS[unit])
+    times = _iso_times(rows["timestamp"])
+    kept = reject(rows, pc.is_null(times), "timestamp '{timestamp}' is not an ISO date or time", log)
+    return kept.set_column(position, "timestamp", times.drop_null())
+
+
+def _iso_times(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+    try:
+        return texts.cast(pa.timestamp("us")).cast(TIMESTAMP)
+    except pa.ArrowInvalid:
+        moments = pa.array([_iso_time(text) for text in texts.to_pylist()], TIMESTAMP)
+        return pa.chunked_array([moments])
+
+
+def _iso_time(text: str) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(text.strip())
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _without_repetitions(
+    table: pa.Table, places: list[tuple[FailureLog, np.ndarray]], rules: InteractionRules
+) -> pa.Table:
+    users = rules.users if rules.users is not None else pc.unique(table["user_id"])
+    repeated = repeated_interactions(table, users, rules.items)
+    if not repeated.size:
+        return table
+    start = 0
+    for log, lines in places:
+        stop = start + len(lines)
+        found = pa.array(
+            lines[repeated[np.searchsorted(repeated, start) : np.searchsorted(repeated, stop)] - start]
+        )
+        reasons = pa.repeat("the same user, item and timestamp stand on an earlier line", len(found))
+        log.add(found, reasons, pa.repeat("", len(found)))
+        start = stop
+    kept = np.ones(table.num_rows, dtype=bool)
+    kept[repeated] = False
+    return table.filter(pa.array(kept))
+
+
+def _rating(settings: InteractionsTableSettings) -> RatingColumnSettings | None:
+    rating = settings.rating
+    return RatingColumnSettings(column=rating) if isinstance(rating, str) else rating
+
+
+def _timestamp(settings: InteractionsTableSettings) -> TimestampColumnSettings | None:
+    timestamp = settings.timestamp
+    return TimestampColumnSettings(column=timestamp) if isinstance(timestamp, str) else timestamp

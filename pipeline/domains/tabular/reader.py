@@ -1,0 +1,58 @@
+"""A domain in tables as domain tables."""
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.domains.interactions import InteractionRules
+from pipeline.domains.raw.failures import check_bad_rows
+from pipeline.domains.raw.records import Parse, parse_json
+from pipeline.domains.tables import DomainTables
+from pipeline.domains.tabular.core import k_core
+from pipeline.domains.tabular.entities import item_columns, read_items, read_users, user_columns, users_of
+from pipeline.domains.tabular.feedback import feedback_columns, read_feedback
+from pipeline.domains.tabular.rows import RawTable, require_rows
+from pipeline.errors import ConfigError
+from pipeline.settings import DatasetSettings, TabularSettings
+
+
+def read_tabular(settings: DatasetSettings) -> DomainTables:
+    """Read the tables that `settings.tabular` describes; relative paths are below `settings.raw`."""
+    if settings.tabular is None:
+        raise ConfigError("dataset.tabular: missing with dataset.reader=tabular")
+    return read_tables(settings, settings.tabular, "dataset.tabular")
+
+
+def read_tables(
+    settings: DatasetSettings, tables: TabularSettings, field: str, parse: Parse = parse_json
+) -> DomainTables:
+    """Read `tables`, named `field` in messages; `parse` reads a line of JSON."""
+    base, limit = settings.raw, settings.max_bad_fraction
+    items_table = RawTable(f"{field}.items", tables.items, base, item_columns(tables.items), parse)
+    items = read_items(items_table, tables.items)
+    check_bad_rows(items_table.logs, limit)
+    logs = list(items_table.logs)
+    users = None
+    if tables.users is not None:
+        users_table = RawTable(f"{field}.users", tables.users, base, user_columns(tables.users), parse)
+        users = read_users(users_table, tables.users)
+        check_bad_rows(users_table.logs, limit)
+        logs += users_table.logs
+    columns = feedback_columns(tables.interactions)
+    feedback_table = RawTable(f"{field}.interactions", tables.interactions, base, columns, parse)
+    interactions = read_feedback(feedback_table, tables.interactions, _rules(items, users, settings))
+    require_rows(feedback_table)
+    check_bad_rows(feedback_table.logs, limit)
+    if users is None:
+        users = users_of(interactions)
+    failed = pa.concat_tables([log.table() for log in [*logs, *feedback_table.logs]])
+    return k_core(DomainTables(users, items, interactions, failed), tables.k_core, field)
+
+
+def _rules(items: pa.Table, users: pa.Table | None, settings: DatasetSettings) -> InteractionRules:
+    low, high = settings.rating_range or (0.0, 0.0)
+    return InteractionRules(
+        items=pc.unique(items["item_id"]),
+        users=None if users is None else pc.unique(users["user_id"]),
+        min_rating=low,
+        max_rating=high,
+    )

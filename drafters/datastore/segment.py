@@ -94,7 +94,9 @@ class Segment:
 
     def write(self, root: Path, kind: str, group: str, name: str) -> SegmentEntry:
         """Write and flush the files below `root`; return their header entry."""
-        arrays = dict(zip(SUFFIXES, (self.tokens, self.index, self.docs, self.entities), strict=True))
+        arrays: dict[str, npt.NDArray[Any]] = dict(
+            zip(SUFFIXES, (self.tokens, self.index, self.docs, self.entities), strict=True)
+        )
         entry = SegmentEntry(kind, group, name, self.num_tokens, self.num_documents, {})
         checksums = {}
         for suffix, array in arrays.items():

@@ -94,6 +94,15 @@ def _search_text(
 
 
 @numba.njit(nogil=True, cache=True)
+def _count_beginning(table: Any, first: int, last: int, suffix_length: int) -> None:
+    """Count the common beginning of output and text as one token more, as the separator is in pools."""
+    _, lengths, _, positions = table
+    for i in range(first, last):
+        if suffix_length < MAX_MATCH and positions[i - first] + 1 == suffix_length == lengths[i]:
+            lengths[i] += 1
+
+
+@numba.njit(nogil=True, cache=True)
 def _fill_suffix(context: Any, length: int, start: int, boundary: int, suffix: Any) -> int:
     """Write the last tokens of context[start:length] backwards into `suffix`, then `boundary` if it fits."""
     count = 0
@@ -245,7 +254,9 @@ def draft_rows(
         if previous[slot, 1] > 0:
             earlier = view_i32(previous[slot, 0], previous[slot, 1])
             count = _fill_suffix(text, length, output_start[slot], END, suffix)
+            first = found
             found = _search_text(earlier, len(earlier), len(earlier), suffix, count, PREVIOUS, table, found)
+            _count_beginning(table, first, found, count)
         for entry in range(segment_offsets[slot, 0], segment_offsets[slot, 1]):
             segment = segments[segment_lists[entry]]
             size, source = segment[2], segment[4]

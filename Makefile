@@ -1,12 +1,13 @@
 # `make help` lists the targets. Every target sets up what it needs.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup generate test lint format lock clean
+.PHONY: help setup generate test lint format lock clean bench-tools bench-datastore
 
 DATASET ?= movielens
 LIMIT ?=
 ARGS ?=
 TESTS ?= tests
+BENCH_ARGS ?=
 # An NVIDIA GPU decides, unless BACKEND=cpu|gpu is given.
 BACKEND ?= $(shell nvidia-smi -L 2>/dev/null | grep -q '^GPU ' && echo gpu || echo cpu)
 
@@ -18,7 +19,7 @@ help: ## Show this help
 	@echo "Usage: make TARGET [VARIABLE=value ...]"
 	@echo
 	@sed -n 's/^\([a-z][a-z-]*\):.* ## \(.*\)/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) \
-	  | while IFS='|' read -r target text; do printf '%-12s %s\n' "$$target" "$$text"; done
+	  | while IFS='|' read -r target text; do printf '%-18s %s\n' "$$target" "$$text"; done
 	@echo
 	@echo "Variables"
 	@echo "DATASET=$(DATASET)   a file of configs/dataset/"
@@ -27,6 +28,7 @@ help: ## Show this help
 	@echo "BACKEND=cpu|gpu     which build to install (this machine: $(BACKEND))"
 	@echo "PYTHON=path         the python3 (3.11 or newer) that makes .venv"
 	@echo "TESTS=path          what make test runs (default: tests)"
+	@echo "BENCH_ARGS=\"...\"    options of make bench-datastore, such as --large; see BENCH_ARGS=--help"
 	@echo
 	@echo "Examples"
 	@echo "  make generate DATASET=movielens"
@@ -42,6 +44,12 @@ generate: setup ## Generate knowledge for DATASET into data/DATASET
 
 test: setup ## Run the unit and integration tests
 	@.venv/bin/python -m pytest -q -m 'not slow and not gpu' $(TESTS)
+
+bench-tools: setup ## Install the peers to measure against (Arctic's suffix tree; compiles, two minutes)
+	@requirements/install_bench.sh
+
+bench-datastore: bench-tools ## Measure the token pools beside Arctic's suffix tree
+	@.venv/bin/python -m drafters.bench_datastore $(BENCH_ARGS)
 
 lint: setup ## Check style (ruff) and types (mypy)
 	@.venv/bin/python -m ruff check .

@@ -1,4 +1,8 @@
-"""LASER in the simulator, at a fixed price: a low one drafts much, a high one only what is near certain."""
+"""LASER in the simulator.
+
+At a fixed price a whole frontier can be shown: a low one drafts much, a high one only what is near
+certain. At the measured price (None) the drafter's own rule decides, from the step times it is told.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +27,7 @@ class LaserReplay:
     def __init__(
         self,
         datastore: Datastore,
-        price: float,
+        price: float | None,
         max_draft_tokens: int,
         calibration: Calibration | None = None,
         num_threads: int = 1,

@@ -52,5 +52,5 @@ def test_a_bad_header_is_refused_by_name(tmp_path, changes, reason):
 @pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff\xfe"])
 def test_garbage_for_a_header(tmp_path, content):
     (tmp_path / "header.json").write_bytes(content)
-    with pytest.raises(DatastoreError, match="header.json: unreadable"):
+    with pytest.raises(DatastoreError, match=r"header\.json: unreadable"):
         StoreHeader.read(tmp_path)

@@ -1,4 +1,4 @@
-import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -54,18 +54,26 @@ def test_token_ids_that_the_dtype_cannot_hold_are_refused(ids):
 
 def test_mapped_files_keep_no_descriptor_open(tmp_path):
     entries = [segment([1, 2, 3]).write(tmp_path, "item", "g", f"{n:06d}") for n in range(20)]
-    before = len(os.listdir("/proc/self/fd"))
+    before = num_descriptors()
     opened = [Segment.open(tmp_path, entry, SMALL) for entry in entries]
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert num_descriptors() == before
     assert [part.document(0).token_ids.tolist() for part in opened] == [[1, 2, 3]] * 20
+
+
+def num_descriptors():
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def mappings():
+    return Path("/proc/self/maps").read_text()
 
 
 def test_a_mapping_lives_as_long_as_its_last_view_and_is_read_only(tmp_path):
     entry = segment(list(range(500))).write(tmp_path, "item", "g", "000000")
     view = Segment.open(tmp_path, entry, SMALL).document(0).token_ids[100:]
     assert view.tolist() == list(range(100, 500))
-    assert str(tmp_path) in open("/proc/self/maps").read()
+    assert str(tmp_path) in mappings()
     with pytest.raises(ValueError, match="read-only"):
         view[0] = 1
     del view
-    assert str(tmp_path) not in open("/proc/self/maps").read()
+    assert str(tmp_path) not in mappings()

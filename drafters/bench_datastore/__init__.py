@@ -1,0 +1,1 @@
+"""What the token datastore costs: disk, memory, building, opening, drafting (`make bench-datastore`)."""

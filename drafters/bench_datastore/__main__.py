@@ -1,0 +1,96 @@
+"""`python -m drafters.bench_datastore`: costs of the token datastore, beside Arctic's suffix tree."""
+
+import argparse
+import json
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from drafters.bench_datastore.measure import (
+    PoolSpec,
+    build,
+    in_own_process,
+    open_and_touch,
+    propose_arctic,
+    propose_laser,
+)
+from drafters.bench_datastore.report import table, targets
+from drafters.replay.arctic_method import ArcticMissingError, load_cache_class
+
+logger = logging.getLogger(__name__)
+DEFAULT_SIZES = (100_000, 1_000_000, 10_000_000)
+LARGE_SIZE = 100_000_000
+SMALL_VOCABULARY, LARGE_VOCABULARY = 49_152, 152_064  # SmolLM2: 2 bytes a token; Qwen2.5: 4 bytes
+ARCTIC_BYTES_PER_TOKEN = 450  # while it is built, with the texts themselves
+MAX_MEMORY_SHARE = 0.6
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure every pool size; print the table and the targets, write the rows. Returns the exit code."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    sizes = [*options.pool_tokens, *([LARGE_SIZE] if options.large else [])]
+    specs = [PoolSpec(size, vocabulary) for vocabulary in options.vocab_size for size in sizes]
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # what is said of one core holds for one
+    rows = []
+    for spec in specs:
+        rows.append(_measure_laser(spec))
+        is_first = spec.vocab_size == options.vocab_size[0]  # the tree does not depend on the vocabulary
+        if is_first and (arctic := _measure_arctic(spec)):
+            rows.append(arctic)
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    options.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    sys.stdout.write(f"{table(rows)}\n\n{targets(rows)}\n\nwritten: {options.json}\n")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m drafters.bench_datastore", description=__doc__)
+    parser.add_argument("--pool-tokens", type=int, nargs="+", default=DEFAULT_SIZES, metavar="N")
+    parser.add_argument("--large", action="store_true", help=f"also {LARGE_SIZE:,} tokens (minutes)")
+    parser.add_argument(
+        "--vocab-size",
+        type=int,
+        nargs="+",
+        default=[SMALL_VOCABULARY, LARGE_VOCABULARY],
+        metavar="N",
+        help=f"beyond 65535 a token takes 4 bytes ({LARGE_VOCABULARY} is Qwen2.5's); default %(default)s",
+    )
+    parser.add_argument("--json", type=Path, default=Path("data/bench/datastore.json"))
+    return parser
+
+
+def _measure_laser(spec: PoolSpec) -> dict[str, Any]:
+    logger.info("laser: %s tokens, vocabulary of %s", f"{spec.pool_tokens:,}", f"{spec.vocab_size:,}")
+    with tempfile.TemporaryDirectory(prefix="bench-datastore-") as name:
+        folder = Path(name)
+        row = {**_head("laser", spec), **in_own_process(build, folder, spec)}
+        row |= in_own_process(open_and_touch, folder, spec)
+        return row | in_own_process(propose_laser, folder, spec)
+
+
+def _measure_arctic(spec: PoolSpec) -> dict[str, Any] | None:
+    try:
+        load_cache_class()
+    except ArcticMissingError as error:
+        logger.warning("%s", error)
+        return None
+    available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if spec.pool_tokens * ARCTIC_BYTES_PER_TOKEN > MAX_MEMORY_SHARE * available:
+        logger.warning("arctic: %s tokens do not fit in memory, left out", f"{spec.pool_tokens:,}")
+        return None
+    logger.info("arctic: %s tokens", f"{spec.pool_tokens:,}")
+    measured = in_own_process(propose_arctic, spec)
+    return {**_head("arctic", spec), "bytes_per_token": None, "open_ms": None, **measured}
+
+
+def _head(method: str, spec: PoolSpec) -> dict[str, Any]:
+    return {"method": method, "pool_tokens": spec.pool_tokens, "vocab_size": spec.vocab_size}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

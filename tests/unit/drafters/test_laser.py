@@ -1,0 +1,219 @@
+import numpy as np
+import pytest
+
+from drafters.datastore import Document
+from drafters.laser import DraftKey, LaserDrafter, available_threads
+from tests.unit.drafters.builders import NO_DOMAIN, VOCAB, build, document
+
+KEY = DraftKey("item", "drama", "me")
+POOL = ("item", "drama")
+PHRASES = np.random.default_rng(5).integers(0, VOCAB, (40, 10))
+
+
+def phrase_text(seed, num_phrases=8):
+    return PHRASES[np.random.default_rng(seed).integers(0, len(PHRASES), num_phrases)].ravel().tolist()
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    texts = [document(f"other-{n}", *phrase_text(n)) for n in range(60)]
+    return build(tmp_path_factory.mktemp("store"), "v1", {POOL: texts}, limits=NO_DOMAIN)
+
+
+def drafter(datastore=None, price=0.02, max_draft_tokens=6, **options):
+    return LaserDrafter(VOCAB, max_draft_tokens, datastore, fixed_price=price, **options)
+
+
+def propose(laser, *texts, width=None, ids=None):
+    """Drafts for `texts` as rows 0, 1, ... of requests "0", "1", ..."""
+    width = width or max(map(len, texts)) + 64
+    context = np.zeros((len(texts), width), np.int32)
+    for row, text in enumerate(texts):
+        context[row, : len(text)] = text
+    lengths = np.array([len(text) for text in texts])
+    return laser.propose(ids or [str(n) for n in range(len(texts))], np.arange(len(texts)), context, lengths)
+
+
+def one_draft(laser, text, num_prompt_tokens=1, key=KEY):
+    laser.start("0", num_prompt_tokens, key)
+    (draft,) = propose(laser, text)
+    laser.finish("0")
+    return draft
+
+
+def test_the_pool_of_the_key_drafts(store):
+    text = phrase_text(3)
+    assert one_draft(drafter(store), [999, *text[:20]])[:3] == text[20:23]
+    assert one_draft(drafter(store), [999, *text[:20]], key=DraftKey("item", "absent")) == []
+    assert one_draft(drafter(store), [999, *text[:20]], key=None) == []
+    assert one_draft(drafter(), [999, *text[:20]]) == []
+
+
+def test_other_groups_draft_through_the_domain_pool(tmp_path):
+    store = build(tmp_path, "v1", {("item", "comedy"): [document("a", 1, 2, 3)]})
+    assert one_draft(drafter(store), [999, 1], key=DraftKey("item", "drama")) == [2, 3]
+    assert one_draft(drafter(store), [999, 1], key=DraftKey("user", "comedy")) == []
+
+
+def test_the_previous_text_of_the_entity_is_used(tmp_path):
+    strangers = [document(f"s{n}", 5, 6, 7) for n in range(10)]
+    store = build(tmp_path, "v1", {POOL: [*strangers, document("me", 5, 8, 9)]}, limits=NO_DOMAIN)
+    assert one_draft(drafter(store), [999, 5])[0] == 8
+    assert one_draft(drafter(store), [999, 5], key=DraftKey("item", "drama", "another"))[0] == 6
+
+
+def test_what_is_taught_drafts_for_its_kind_at_once():
+    laser = drafter()
+    laser.start("0", 1, KEY)
+    assert propose(laser, [999, 1]) == [[]]
+    laser.teach("item", [document("other", 1, 2, 3)])
+    assert propose(laser, [999, 1]) == [[2, 3]]
+    laser.start("1", 1, DraftKey("user", "drama"))
+    assert propose(laser, [999, 1], [999, 1]) == [[2, 3], []]
+
+
+def test_drafts_are_no_longer_than_allowed_nor_than_the_context_has_room():
+    laser = drafter(max_draft_tokens=4, price=0.0)
+    laser.teach("item", [document("other", *range(1, 60))])
+    laser.start("0", 1, KEY)
+    assert propose(laser, [999, 1]) == [[2, 3, 4, 5]]
+    assert propose(laser, [999, 1, 2], width=5) == [[3]]
+    assert propose(laser, [999, 1, 2, 3], width=5) == [[]]
+    assert propose(laser, [999, 1, 2, 3, 4], width=5) == [[]]
+
+
+def test_a_higher_price_drafts_less(store):
+    texts = [[999, *phrase_text(n)[:15]] for n in range(100, 120)]
+    lengths = []
+    for price in (0.01, 0.2, 0.5, 0.99):
+        laser = drafter(store, price, max_draft_tokens=24)
+        for n in range(len(texts)):
+            laser.start(str(n), 1, KEY)
+        lengths.append(sum(map(len, propose(laser, *texts))))
+    assert lengths == sorted(lengths, reverse=True) and lengths[0] > 1.5 * lengths[2]
+    assert lengths[3] < 5
+
+
+def test_more_requests_than_slots_and_slots_used_again(store):
+    laser = drafter(store)
+    texts = [[999, *phrase_text(n)[: 12 + n % 7]] for n in range(150)]
+    alone = [one_draft(drafter(store), text) for text in texts]
+    for n in range(150):
+        laser.start(str(n), 1, KEY)
+    assert propose(laser, *texts) == alone
+    for n in range(0, 150, 2):
+        laser.finish(str(n))
+    assert sorted(map(int, laser.active())) == list(range(1, 150, 2))
+    for n in range(0, 150, 2):
+        laser.start(str(n), 1, KEY)
+    assert propose(laser, *texts, ids=[str(n) for n in range(150)])[::2] == alone[::2]
+
+
+def test_a_slot_keeps_nothing_of_the_request_before_it(tmp_path):
+    store = build(tmp_path, "v1", {POOL: [document("me", 5, 8, 9)]}, limits=NO_DOMAIN)
+    laser = drafter(store)
+    assert one_draft(laser, [999, 5]) == [8, 9]
+    assert one_draft(laser, [999, 5], key=DraftKey("user", "none", "me")) == []
+    assert laser.stats()["previous"].num_draft_tokens == 0, "a draft without an answer is not counted"
+
+
+def test_threads_give_the_drafts_of_one_thread(store):
+    texts = [[999, *phrase_text(n)[: 10 + n % 30]] for n in range(200, 296)]
+    drafts = []
+    for num_threads in (1, 2, 4):
+        laser = drafter(store, num_threads=num_threads)
+        for n in range(len(texts)):
+            laser.start(str(n), 1, KEY)
+        rounds = [propose(laser, *texts)]
+        texts_longer = [
+            text + phrase_text(n)[len(text) - 1 : len(text) + 1] for n, text in enumerate(texts, start=200)
+        ]
+        rounds.append(propose(laser, *texts_longer))
+        drafts.append(rounds)
+    assert drafts[0] == drafts[1] == drafts[2]
+    assert sum(map(len, drafts[0][1])) > 96
+
+
+def test_the_order_of_rows_does_not_matter(store):
+    laser = drafter(store)
+    texts = [[999, *phrase_text(n)[:15]] for n in range(300, 308)]
+    for n in range(8):
+        laser.start(str(n), 1, KEY)
+    forward = propose(laser, *texts)
+    backward = propose(laser, *reversed(texts), ids=[str(n) for n in range(7, -1, -1)])
+    assert backward[::-1] == forward
+
+
+def test_accepted_and_refused_drafts_are_counted_by_source():
+    laser = drafter(price=0.0)
+    laser.teach("item", [document("other", 1, 2, 3, 4)])
+    laser.start("0", 1, KEY)
+    assert propose(laser, [999, 1]) == [[2, 3, 4]]
+    propose(laser, [999, 1, 2, 3, 77])
+    stats = laser.stats()["domain"]
+    assert (stats.num_draft_tokens, stats.num_accepted_tokens) == (3, 2)
+
+
+def test_experience_raises_and_lowers_the_chances(store):
+    def drafted_after(replies):
+        laser = drafter(store, price=0.3)
+        for n in range(40):
+            text = phrase_text(n)
+            laser.start("0", 1, KEY)
+            for length in range(10, 40):
+                came = text[length] if replies == "as drafted" else 999
+                propose(laser, [900, *text[:length]])
+                propose(laser, [900, *text[:length], came])
+            laser.finish("0")
+        return len(one_draft(laser, [900, *phrase_text(50)[:20]]))
+
+    assert drafted_after("as drafted") > drafted_after("something else") == 0
+
+
+# -- the price in the loop ---------------------------------------------------------------------------------
+
+
+def measured_drafter(store, base, marginal, num_rows):
+    laser = LaserDrafter(VOCAB, 6, store)
+    for num_tokens in (num_rows, 2 * num_rows, 4 * num_rows):
+        for _ in range(16):
+            laser.step_time.observe(num_tokens, base + marginal * num_tokens)
+    for n in range(num_rows):
+        laser.start(str(n), 1, KEY)
+    return laser
+
+
+def test_a_batch_that_costs_little_drafts_and_one_that_costs_its_tokens_does_not(store):
+    texts = [[999, *phrase_text(n)[:25]] for n in range(400, 432)]
+    cheap = measured_drafter(store, 30e-3, 1e-6, len(texts))
+    dear = measured_drafter(store, 1e-6, 1e-3, len(texts))
+    num_cheap = sum(map(len, propose(cheap, *texts)))
+    num_dear = sum(map(len, propose(dear, *texts)))
+    assert cheap.price < 0.1 < 0.8 < dear.price
+    assert num_cheap > 3 * len(texts) and num_dear < len(texts) / 4
+
+
+def test_a_batch_that_never_drafts_tries_it_now_and_then(store):
+    texts = [[999, *phrase_text(n)[:25]] for n in range(400, 432)]
+    dear = measured_drafter(store, 1e-6, 1e-3, len(texts))
+    drafted = [sum(map(len, propose(dear, *texts))) for _ in range(100)]
+    tried = [step for step, count in enumerate(drafted) if count]
+    assert 3 <= len(tried) <= 15
+    assert max(drafted) <= len(texts)
+
+
+def test_threads_are_a_share_of_the_cores():
+    assert 1 <= available_threads() <= 8
+
+
+def test_documents_of_four_byte_vocabularies(tmp_path):
+    store = build(
+        tmp_path,
+        "v1",
+        {POOL: [Document.of("a", np.array([150000, 70000]))]},
+        limits=NO_DOMAIN,
+        vocab_size=152064,
+    )
+    laser = LaserDrafter(152064, 4, store, fixed_price=0.0)
+    laser.teach("item", [document("b", 150000, 70000, 65536)])
+    assert one_draft(laser, [999, 150000]) == [70000, 65536]

@@ -1,7 +1,7 @@
 # `make help` lists the targets. Every target sets up what it needs.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup generate test lint format lock clean bench-tools bench-datastore
+.PHONY: help setup generate bench test lint format lock clean bench-tools bench-datastore
 
 DATASET ?= movielens
 LIMIT ?=
@@ -47,6 +47,9 @@ test: setup ## Run the unit and integration tests
 
 bench-tools: setup ## Install the peers to measure against (Arctic's suffix tree; compiles, two minutes)
 	@requirements/install_bench.sh
+
+bench: bench-tools ## Compare decoding methods side by side; BENCH_ARGS="model.path=... bench.num_repeats=2"
+	@.venv/bin/python -m jobs.benchmark 'dataset=$(DATASET)' $(BENCH_ARGS)
 
 bench-datastore: bench-tools ## Measure the token pools beside Arctic's suffix tree
 	@.venv/bin/python -m drafters.bench_datastore $(BENCH_ARGS)

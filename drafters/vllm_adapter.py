@@ -129,10 +129,12 @@ def install(llm: Any) -> None:
     llm.collective_rpc("laser_install")
 
 
-def finish(llm: Any, finished: Sequence[FinishedRequest]) -> dict[str, RequestStats]:
-    """Take the statistics of finished requests, by key, and let their texts draft for others."""
+def finish(
+    llm: Any, finished: Sequence[FinishedRequest], learn_texts: bool = True
+) -> dict[str, RequestStats]:
+    """Take the statistics of finished requests, by key; with `learn_texts` their texts draft for others."""
     payload = [(r.key, r.kind, r.entity_id, list(r.token_ids)) for r in finished]
-    stats = llm.collective_rpc("laser_finish", args=(payload,))[0]
+    stats = llm.collective_rpc("laser_finish", args=(payload, learn_texts))[0]
     return {key: RequestStats(*values) for key, values in stats.items()}
 
 
@@ -417,11 +419,11 @@ class LaserWorkerExtension:
         self.model_runner.drafter.drafter.teach(kind, documents)
 
     def laser_finish(
-        self, finished: list[tuple[str, str, str, list[int]]]
+        self, finished: list[tuple[str, str, str, list[int]]], learn_texts: bool
     ) -> dict[str, tuple[int, int, int, int]]:
-        """Statistics by key of finished requests, whose texts are added to their kinds' pools."""
+        """Statistics by key of finished requests, whose texts are added to their kinds' pools if wanted."""
         texts: dict[str, list[tuple[str, list[int]]]] = {}
-        for _, kind, entity_id, token_ids in finished:
+        for _, kind, entity_id, token_ids in finished if learn_texts else ():
             texts.setdefault(kind, []).append((entity_id, token_ids))
         for kind, entries in texts.items():
             self.laser_teach(kind, entries)

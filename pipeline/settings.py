@@ -289,6 +289,15 @@ class PathsSettings(Settings):
     data: str
 
 
+class BenchSettings(Settings):
+    """How much `make bench` measures."""
+
+    concurrencies: tuple[Annotated[int, Field(ge=1)], ...] = (1, 4, 16, 64)
+    num_repeats: int = Field(default=3, ge=1)
+    num_pool: int = Field(default=600, ge=1)
+    num_warmup: int = Field(default=32, ge=1)
+
+
 class RunSettings(Settings):
     """Everything a run needs to know."""
 
@@ -306,6 +315,8 @@ class RunSettings(Settings):
     offset: int = Field(default=0, ge=0, description="entities of the sample's ranking to pass over")
     history_cutoff: datetime | None = None
     max_failed_fraction: Fraction = 0.01
+    bench: BenchSettings = BenchSettings()
+    dry_run: bool = Field(default=False, description="say what would be generated, and generate nothing")
 
     @field_validator("history_cutoff", mode="before")
     @classmethod

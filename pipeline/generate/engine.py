@@ -64,16 +64,20 @@ class TextEngine:
     Not thread-safe, and to be used in the thread that built it: native threads are bound to it.
     """
 
-    def __init__(self, spec: WorkerSpec) -> None:
+    def __init__(self, spec: WorkerSpec, learn_texts: bool = True, **engine_arguments: Any) -> None:
+        """`learn_texts`: finished texts draft for later requests. `engine_arguments`: more for `vllm.LLM`."""
         engine_environment(spec)
         from vllm import LLM
         from vllm.sampling_params import SamplingParams
 
+        self.num_output_tokens = 0  # of all requests so far, unfinished ones included
+        self._num_tokens_of: dict[str, int] = {}
+        self._learn_texts = learn_texts
         self._spec = spec
         self._sampling_params = SamplingParams
         self._drafts_with_laser = spec.settings.drafter.name == "laser"
         self._requests: dict[str, TextRequest] = {}
-        self._llm = LLM(**_engine_arguments(spec))
+        self._llm = LLM(**_engine_arguments(spec) | engine_arguments)
         if self._drafts_with_laser:
             from drafters import vllm_adapter
 
@@ -105,7 +109,10 @@ class TextEngine:
 
     def step(self) -> list[WrittenText]:
         """Decode the batch once; the texts that finished, in no particular order."""
-        finished = [output for output in self._llm.llm_engine.step() if output.finished]
+        outputs = self._llm.llm_engine.step()
+        for output in outputs:
+            self._count_tokens(output)
+        finished = [output for output in outputs if output.finished]
         if not finished:
             return []
         texts = [self._written(output) for output in finished]
@@ -113,7 +120,18 @@ class TextEngine:
             texts = self._with_laser_counts(texts)
         for text in texts:
             del self._requests[text.key]
+            del self._num_tokens_of[text.key]
         return texts
+
+    def abort(self) -> None:
+        """Drop all unfinished requests."""
+        self._llm.llm_engine.abort_request(list(self._requests))
+        self._requests.clear()
+        self._num_tokens_of.clear()
+
+    def call_workers(self, method: str, *args: Any) -> Any:
+        """What the first worker returns for `method` (of its extension class)."""
+        return self._llm.collective_rpc(method, args=args)[0]
 
     def sources(self) -> dict[str, SourceCounts]:
         """Draft tokens by source so far; empty for drafters that have only one."""
@@ -135,6 +153,11 @@ class TextEngine:
         from drafters import vllm_adapter
 
         return vllm_adapter.calibration(self._llm)
+
+    def _count_tokens(self, output: Any) -> None:
+        num_tokens = len(output.outputs[0].token_ids)
+        self.num_output_tokens += num_tokens - self._num_tokens_of.get(output.request_id, 0)
+        self._num_tokens_of[output.request_id] = num_tokens
 
     def _parameters(self, request: TextRequest) -> Any:
         sampling = self._spec.settings.model.sampling
@@ -190,7 +213,7 @@ class TextEngine:
             finished.append(
                 vllm_adapter.FinishedRequest(text.key, request.kind, request.entity_id, text.token_ids)
             )
-        stats = vllm_adapter.finish(self._llm, finished)
+        stats = vllm_adapter.finish(self._llm, finished, self._learn_texts)
         return [
             replace(
                 text,

@@ -1,0 +1,137 @@
+"""One engine in a process of its own, so that methods can be measured in turn without being restarted."""
+
+import multiprocessing
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
+from typing import Any
+
+from pipeline.benchmark.peers import EXTENSION
+from pipeline.errors import GenerationError
+from pipeline.generate.contract import WorkerSpec
+from pipeline.generate.engine import TextEngine, TextRequest, WrittenText
+from pipeline.generate.run_log import redirect_output
+
+
+@dataclass(frozen=True)
+class Window:
+    """What was measured while `concurrency` requests were in flight."""
+
+    num_tokens: int
+    seconds: float
+    num_steps: int  # of the engine
+    drafter_sec: float
+    texts: list[WrittenText]  # finished within the window
+
+
+class EngineProcess:
+    """A `TextEngine` that another process owns. Calls block."""
+
+    def __init__(self, spec: WorkerSpec, pool: Sequence[Sequence[int]]) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, spec, pool), daemon=True)
+        self._process.start()
+        theirs.close()
+        self._receive()
+
+    def write(self, requests: Sequence[TextRequest]) -> dict[str, WrittenText]:
+        """Generate all of `requests`."""
+        texts: dict[str, WrittenText] = self._ask("write", requests)
+        return texts
+
+    def measure(self, requests: Sequence[TextRequest], concurrency: int) -> Window:
+        """Keep `concurrency` of `requests` in flight until there are too few left; drop the rest."""
+        window: Window = self._ask("measure", requests, concurrency)
+        return window
+
+    def close(self) -> None:
+        """End the process."""
+        self._connection.close()
+        self._process.join(timeout=10)
+        self._process.kill()
+
+    def _ask(self, *message: Any) -> Any:
+        self._connection.send(message)
+        return self._receive()
+
+    def _receive(self) -> Any:
+        try:
+            answer = self._connection.recv()
+        except EOFError as error:
+            raise GenerationError("an engine of the bench died; see the log") from error
+        if isinstance(answer, Exception):
+            raise GenerationError(f"an engine of the bench failed: {answer}") from answer
+        return answer
+
+
+def _serve(connection: Connection, spec: WorkerSpec, pool: Sequence[Sequence[int]]) -> None:
+    redirect_output(spec.run_log)
+    try:
+        server = _Server(spec, pool)
+        connection.send(None)
+        while True:
+            name, *arguments = connection.recv()
+            connection.send(getattr(server, name)(*arguments))
+    except EOFError:
+        return
+    except Exception as error:  # noqa: BLE001  # told to the process that waits
+        connection.send(error)
+
+
+class _Server:
+    def __init__(self, spec: WorkerSpec, pool: Sequence[Sequence[int]]) -> None:
+        self._is_peer = spec.settings.drafter.name != "laser"
+        arguments = {"worker_extension_cls": EXTENSION} if self._is_peer else {}
+        self._engine = TextEngine(spec, learn_texts=False, **arguments)
+        self._round = 0
+        if self._is_peer:
+            self._engine.call_workers("bench_install")
+            self._engine.call_workers("bench_warm", [list(ids) for ids in pool])
+
+    def write(self, requests: Sequence[TextRequest]) -> dict[str, WrittenText]:
+        texts: dict[str, WrittenText] = {}
+        for request in requests:
+            self._engine.add(request)
+        while not self._engine.is_idle:
+            texts.update({text.key: text for text in self._engine.step()})
+        self._forget()
+        return texts
+
+    def measure(self, requests: Sequence[TextRequest], concurrency: int) -> Window:
+        self._round += 1
+        waiting = deque(replace(r, key=f"{self._round}-{r.key}") for r in requests)
+        texts: list[WrittenText] = []
+        num_tokens, drafter_sec = self._engine.num_output_tokens, self._drafter_sec()
+        num_steps = num_in_flight = 0
+        started = time.perf_counter()
+        while waiting or num_in_flight >= concurrency:
+            while waiting and num_in_flight < concurrency:
+                self._engine.add(waiting.popleft())
+                num_in_flight += 1
+            finished = self._engine.step()
+            texts += finished
+            num_in_flight -= len(finished)
+            num_steps += 1
+        seconds = time.perf_counter() - started
+        window = Window(
+            self._engine.num_output_tokens - num_tokens,
+            seconds,
+            num_steps,
+            self._drafter_sec() - drafter_sec,
+            texts,
+        )
+        self._engine.abort()
+        self._forget()
+        return window
+
+    def _drafter_sec(self) -> float:
+        if self._is_peer:
+            return float(self._engine.call_workers("bench_propose_totals")[0])
+        return float(self._engine.call_workers("laser_stats")["propose_sec"])
+
+    def _forget(self) -> None:
+        if self._is_peer:
+            self._engine.call_workers("bench_forget")

@@ -1,0 +1,77 @@
+"""The comparison for people: a table, a plot, and what it says in plain words."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline.benchmark.run import BenchRow
+
+BASELINE = "none"
+
+
+def markdown_table(rows: Sequence[BenchRow]) -> str:
+    """One line for each kind and concurrency, one column for each method: ratio to `none` and its spread."""
+    methods = list(dict.fromkeys(row.method for row in rows))
+    lines = [
+        "| kind | concurrency | " + " | ".join(methods) + " |",
+        "|---|---:|" + "---:|" * len(methods),
+    ]
+    cells = {(row.kind, row.concurrency, row.method): row for row in rows}
+    for kind, concurrency in dict.fromkeys((row.kind, row.concurrency) for row in rows):
+        values = [_cell(cells[(kind, concurrency, method)]) for method in methods]
+        lines.append(f"| {kind} | {concurrency} | " + " | ".join(values) + " |")
+    return "\n".join(lines)
+
+
+def _cell(row: BenchRow) -> str:
+    if row.method == BASELINE:
+        return f"{row.tokens_per_sec:.0f} tok/s"
+    return f"{row.ratio_to_none:.2f} ({row.ratio_low:.2f}-{row.ratio_high:.2f})"
+
+
+def verdicts(rows: Sequence[BenchRow]) -> list[str]:
+    """Where LASER does not win, a line for each; or one line that says that it always does."""
+    cells = {(row.kind, row.concurrency, row.method): row for row in rows}
+    lines: list[str] = []
+    for kind, concurrency in dict.fromkeys((row.kind, row.concurrency) for row in rows):
+        for laser in ("laser-strict", "laser-relaxed"):
+            mine = cells[(kind, concurrency, laser)]
+            for other in (BASELINE, "ngram", "suffix", "laser-strict"):
+                theirs = cells.get((kind, concurrency, other))
+                if theirs is None or other == laser or theirs.ratio_to_none <= mine.ratio_to_none:
+                    continue
+                lines.append(
+                    f"{kind}, concurrency {concurrency}: {laser} {mine.ratio_to_none:.2f} "
+                    f"is behind {other} {theirs.ratio_to_none:.2f}"
+                )
+    return lines or ["LASER is ahead of every other method in every cell, and relaxed of strict."]
+
+
+def plot(rows: Sequence[BenchRow], path: Path, title: str) -> None:
+    """Speed-up over `none` by concurrency, one panel for each kind, bars from lowest to highest round."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    kinds = list(dict.fromkeys(row.kind for row in rows))
+    methods = [name for name in dict.fromkeys(row.method for row in rows) if name != BASELINE]
+    concurrencies = sorted({row.concurrency for row in rows})
+    figure, axes = pyplot.subplots(1, len(kinds), figsize=(6 * len(kinds), 4.2), sharey=True, squeeze=False)
+    for axis, kind in zip(axes[0], kinds, strict=True):
+        for method in methods:
+            found = {row.concurrency: row for row in rows if (row.kind, row.method) == (kind, method)}
+            middle = [found[c].ratio_to_none for c in concurrencies]
+            low = [found[c].ratio_to_none - found[c].ratio_low for c in concurrencies]
+            high = [found[c].ratio_high - found[c].ratio_to_none for c in concurrencies]
+            places = range(len(concurrencies))
+            axis.errorbar(places, middle, yerr=[low, high], marker="o", capsize=3, label=method)
+        axis.axhline(1.0, color="grey", linewidth=0.8, linestyle="--")
+        axis.set_xticks(range(len(concurrencies)), [str(c) for c in concurrencies])
+        axis.set_xlabel("requests in flight")
+        axis.set_title(f"{kind}s")
+    axes[0][0].set_ylabel("speed-up over decoding without drafts")
+    axes[0][0].legend()
+    figure.suptitle(title, fontsize=10)
+    figure.tight_layout()
+    figure.savefig(path, dpi=130)
+    pyplot.close(figure)

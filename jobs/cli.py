@@ -34,6 +34,7 @@ Most important keys (configs/ holds all of them; --print-config shows their valu
   dataset=NAME                a file of configs/dataset/
   dataset.raw=/path           raw files of your own instead of the embedded sample
   limit=N|all                 n users and n items
+  dry_run=true                show what was understood of the data; generate nothing
   run_id=NAME                 names the run; the same name resumes it
   history_cutoff=1998-03-01   ratings from this day (UTC) on are not shown
   model=NAME                  a file of configs/model/

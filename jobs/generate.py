@@ -5,6 +5,7 @@ import sys
 from rich.console import Console
 
 from jobs.cli import entry_point
+from pipeline.dry_run import dry_run, render_dry_run
 from pipeline.generate.progress import progress_view
 from pipeline.generate.summary import render
 from pipeline.road import RunReport, generate_knowledge
@@ -18,6 +19,9 @@ from pipeline.settings import RunSettings
 )
 def main(settings: RunSettings) -> None:
     """Generate, then say what came out and where it is."""
+    if settings.dry_run:
+        render_dry_run(dry_run(settings), Console())
+        return
     messages = Console(stderr=True)
     report = generate_knowledge(settings, lambda: progress_view(messages, settings.model.name))
     out = Console()

@@ -17,7 +17,7 @@ from pipeline.settings import KINDS, Kind
 from pipeline.storage.files import write_parquet
 
 _IDENTITY = ("kind", "entity_id")
-ROWS_PER_CHUNK = 65536
+ROWS_PER_CHUNK = 16384
 
 
 def select_entities(
@@ -66,42 +66,66 @@ def make_plan(prompts: pa.Table, shard_size: int) -> pa.Table:
     if shard_size < 1:
         raise ConfigError(f"plan.shard_size must be at least 1, not {shard_size}")
     prompts = conform(prompts, PROMPTS, "prompts", unique=_IDENTITY)
-    by_kind = _by_kind(prompts, "prompts")
-    return pa.concat_tables([_plan_of_kind(kind, rows, shard_size) for kind, rows in by_kind.items()])
+    _reject_unknown_kinds(prompts, "prompts")
+    rows = _taken(prompts, _order(prompts))
+    plans, start = [], 0
+    for kind in KINDS:
+        num_rows = pc.sum(pc.equal(rows["kind"], kind), min_count=0).as_py()
+        plans.append(_plan_of_kind(kind, rows.slice(start, num_rows), shard_size))
+        start += num_rows
+    return pa.concat_tables(plans)
 
 
 def _by_kind(entities: pa.Table, what: str) -> dict[Kind, pa.Table]:
     """The rows of each kind, in the order of `KINDS`. Raises `DataError` for any other kind."""
+    _reject_unknown_kinds(entities, what)
+    return {kind: entities.filter(pc.equal(entities["kind"], kind)) for kind in KINDS}
+
+
+def _reject_unknown_kinds(entities: pa.Table, what: str) -> None:
     known = pc.is_in(entities["kind"], value_set=pa.array(KINDS))
     if not pc.all(known, min_count=0).as_py():
         unknown = entities["kind"].filter(pc.invert(known))[0].as_py()
         raise DataError(f"{what}: kind {unknown!r} is none of {', '.join(KINDS)}")
-    return {kind: entities.filter(pc.equal(entities["kind"], kind)) for kind in KINDS}
 
 
 def _plan_of_kind(kind: Kind, rows: pa.Table, shard_size: int) -> pa.Table:
-    rows = _taken(rows, _order(rows))
     sizes = _shard_sizes(_run_lengths(rows["group"]), shard_size)
     names = [f"{kind}-{number:05d}" for number in range(len(sizes))]
     shards = pa.array(np.repeat(np.array(names, dtype=object), sizes), pa.string())
     return rows.add_column(0, PLAN.field("shard"), shards)
 
 
-def _order(rows: pa.Table) -> pa.Array:
-    keys = [(name, "ascending") for name in ("group", "prompt", "entity_id")]
-    return pc.sort_indices(rows, sort_keys=keys)
+def _order(rows: pa.Table) -> np.ndarray:
+    """Row numbers by kind (as text: the order of `KINDS`), group, prompt and id."""
+    keys = [(name, "ascending") for name in ("kind", "group", "prompt", "entity_id")]
+    return pc.sort_indices(rows, sort_keys=keys).to_numpy().astype(np.int64)
 
 
-def _taken(rows: pa.Table, order: pa.Array) -> pa.Table:
-    """`rows` in `order`. Prompts of a run may exceed the 2 GiB that one array of type string holds."""
-    wide = {"prompt": pa.large_string(), "prompt_token_ids": pa.large_list(pa.int32())}
-    fields = [field.with_type(wide.get(field.name, field.type)) for field in rows.schema]
-    source = rows.cast(pa.schema(fields)).combine_chunks()
+def _taken(rows: pa.Table, order: np.ndarray) -> pa.Table:
+    """`rows` in `order`, gathered piece by piece: prompts of a run are large, and never all copied twice."""
+    batches = rows.to_batches()
+    starts = np.cumsum([0, *(batch.num_rows for batch in batches)])
     pieces = [
-        source.take(order.slice(start, ROWS_PER_CHUNK)).cast(rows.schema)
-        for start in range(0, len(order), ROWS_PER_CHUNK)
+        _gathered(batches, starts, order[first : first + ROWS_PER_CHUNK])
+        for first in range(0, len(order), ROWS_PER_CHUNK)
     ]
     return pa.concat_tables([rows.schema.empty_table(), *pieces])
+
+
+def _gathered(batches: list[pa.RecordBatch], starts: np.ndarray, wanted: np.ndarray) -> pa.Table:
+    """The rows `wanted` of `batches`, whose first rows are `starts`."""
+    ascending = np.argsort(wanted)
+    rows = wanted[ascending]
+    cuts = np.searchsorted(rows, starts)
+    parts = [
+        batch.take(pa.array(rows[first:last] - start))
+        for batch, start, first, last in zip(batches, starts[:-1], cuts[:-1], cuts[1:], strict=True)
+        if first < last
+    ]
+    places = np.empty(len(wanted), dtype=np.int64)
+    places[ascending] = np.arange(len(wanted))
+    return pa.Table.from_batches(parts).combine_chunks().take(pa.array(places))
 
 
 def _run_lengths(values: pa.ChunkedArray) -> list[int]:

@@ -292,7 +292,7 @@ class PathsSettings(Settings):
 class BenchSettings(Settings):
     """How much `make bench` measures."""
 
-    concurrencies: tuple[Annotated[int, Field(ge=1)], ...] = (1, 4, 16, 64)
+    concurrencies: list[Annotated[int, Field(ge=1)]] = Field(default=[1, 4, 16, 64], min_length=1)
     num_repeats: int = Field(default=3, ge=1)
     num_pool: int = Field(default=600, ge=1)
     num_warmup: int = Field(default=32, ge=1)

@@ -10,7 +10,8 @@ from pipeline.errors import ModelError
 
 LOGGER = logging.getLogger(__name__)
 # Safetensors only: other weight formats can carry code.
-FETCHED = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken"]
+WEIGHTS = "*.safetensors"
+FETCHED = [WEIGHTS, "*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken"]
 LEFT_OUT = ["*/*", "consolidated*"]  # other frameworks' exports; the same weights a second time
 
 
@@ -22,7 +23,9 @@ class Snapshot:
     commit: str
 
 
-def download_snapshot(hub_id: str, revision: str | None, with_code: bool = False) -> Snapshot:
+def download_snapshot(
+    hub_id: str, revision: str | None, with_code: bool = False, with_weights: bool = True
+) -> Snapshot:
     """Fetch `hub_id` at `revision` (default: its main branch) unless cached; `ModelError` if impossible."""
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -31,7 +34,8 @@ def download_snapshot(hub_id: str, revision: str | None, with_code: bool = False
     from huggingface_hub.errors import HFValidationError
 
     LOGGER.info("looking for %s in the hub's cache, else fetching it", hub_id)
-    patterns = [*FETCHED, "*.py"] if with_code else FETCHED
+    fetched = FETCHED if with_weights else [pattern for pattern in FETCHED if pattern != WEIGHTS]
+    patterns = [*fetched, "*.py"] if with_code else fetched
     try:
         folder = Path(
             snapshot_download(hub_id, revision=revision, allow_patterns=patterns, ignore_patterns=LEFT_OUT)

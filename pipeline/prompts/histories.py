@@ -94,7 +94,7 @@ class Histories:
 def _recent_rows(
     interactions: pa.Table, user_ids: pa.Array, cutoff: datetime | None, limit: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(row, user, time) of the last `limit` interactions of each user, and of those as late as the first of these.
+    """(row, user, time) of each user's last `limit` interactions, and of those as late as the first of them.
 
     Sorts integers only and copies no strings: 25 million interactions take 600 MB for the moment.
     """

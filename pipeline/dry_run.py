@@ -1,0 +1,245 @@
+"""What a run would do: what was understood of the data, sample prompts, and how long it would take.
+
+Nothing is generated and nothing below `paths.data` is written.
+"""
+
+import json
+import logging
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.domains import DomainTables, read_domain
+from pipeline.environment import machine_backend
+from pipeline.errors import DataError
+from pipeline.generate.progress import duration
+from pipeline.groups import group_entities
+from pipeline.models.embedded import prepare_embedded_model
+from pipeline.models.hub import download_snapshot
+from pipeline.models.resolve import HUB_ID, PACKAGE_PREFIX
+from pipeline.models.tokenizer import load_tokenizer
+from pipeline.plan import select_entities
+from pipeline.prompts import RenderedPrompts, render_prompts
+from pipeline.settings import KINDS, Kind, ModelSettings, RunSettings
+from pipeline.storage.layout import DatasetLayout, models_folder
+
+logger = logging.getLogger(__name__)
+
+NUM_SHOWN_PROMPTS = 3
+MAX_SHOWN_GROUPS = 25
+MAX_SHOWN_REASONS = 5
+# Output tokens per second of one worker, for the first run of a model: the embedded model on two CPU
+# cores, and a 7B model on one data-centre GPU. A finished run's own rate is used as soon as there is one.
+FIRST_RUN_TOKENS_PER_SEC = {"cpu": 150.0, "gpu": 2500.0}
+
+
+@dataclass(frozen=True)
+class TokenLengths:
+    """Prompt lengths of one kind, in tokens."""
+
+    num_prompts: int
+    median: int
+    p95: int
+    longest: int
+
+
+@dataclass(frozen=True)
+class TimeEstimate:
+    """How long generation would take, and what the estimate rests on."""
+
+    num_output_tokens: int
+    tokens_per_sec: float
+    basis: str
+
+    @property
+    def seconds(self) -> float:
+        """Generation time, without start-up."""
+        return self.num_output_tokens / self.tokens_per_sec
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What was understood. `groups` are of the whole domain, prompts of the entities that are asked for."""
+
+    num_rows: dict[str, int]  # table -> good rows
+    bad_rows: list[tuple[str, int, str]]  # (file, number of rows, an example of the reason), most first
+    groups: dict[Kind, list[tuple[str, int]]]  # largest first
+    prompts: dict[Kind, list[str]]
+    lengths: dict[Kind, TokenLengths]
+    num_failed_prompts: int
+    estimate: TimeEstimate
+
+
+def dry_run(settings: RunSettings) -> DryRun:
+    """Read, group and render as a run would. Raises `PipelineError` as a run would."""
+    tables = read_domain(settings.dataset)
+    groups = group_entities(tables, settings.dataset)
+    chosen = select_entities(groups, settings.limit, offset=settings.offset)
+    if not chosen.num_rows:
+        raise DataError(f"offset={settings.offset}: no entity is left, there are {groups.num_rows}")
+    rendered = _render(settings, tables, chosen)
+    if not rendered.prompts.num_rows:
+        raise DataError(f"no prompt could be written: {rendered.failed['reason'][0].as_py()}")
+    return DryRun(
+        num_rows={name: getattr(tables, name).num_rows for name in ("users", "items", "interactions")},
+        bad_rows=_bad_rows(tables.failed),
+        groups={kind: _sizes(groups, kind) for kind in KINDS},
+        prompts={kind: _first_prompts(rendered.prompts, kind) for kind in KINDS},
+        lengths=_lengths(rendered.prompts),
+        num_failed_prompts=rendered.failed.num_rows,
+        estimate=_estimate(settings, rendered.prompts),
+    )
+
+
+def _render(settings: RunSettings, tables: DomainTables, chosen: pa.Table) -> RenderedPrompts:
+    with _tokenizer_folder(settings.model, models_folder(settings.paths.data)) as folder:
+        tokenizer = load_tokenizer(str(folder), settings.model.trust_remote_code)
+    return render_prompts(
+        tables,
+        chosen,
+        settings.knowledge,
+        settings.model,
+        settings.dataset.item_word,
+        tokenizer,
+        settings.history_cutoff,
+        rating_range=settings.dataset.rating_range,
+    )
+
+
+@contextmanager
+def _tokenizer_folder(model: ModelSettings, models: Path) -> Iterator[Path]:
+    """A folder with the tokenizer: weights are not fetched, and an embedded model is not kept."""
+    if model.path.startswith(PACKAGE_PREFIX):
+        name = model.path.removeprefix(PACKAGE_PREFIX)
+        with tempfile.TemporaryDirectory() as scratch:
+            place = models if (models / name).is_dir() else Path(scratch)
+            yield prepare_embedded_model(name, place)
+        return
+    folder = Path(model.path).expanduser()
+    if folder.is_dir() or not HUB_ID.fullmatch(model.path):
+        yield folder
+        return
+    yield download_snapshot(model.path, model.revision, model.trust_remote_code, with_weights=False).folder
+
+
+def _first_prompts(prompts: pa.Table, kind: Kind) -> list[str]:
+    shown: list[str] = _of_kind(prompts, kind)["prompt"][:NUM_SHOWN_PROMPTS].to_pylist()
+    return shown
+
+
+def _of_kind(rows: pa.Table, kind: Kind) -> pa.Table:
+    return rows.filter(pc.equal(rows["kind"], kind))
+
+
+def _bad_rows(failed: pa.Table) -> list[tuple[str, int, str]]:
+    counted = failed.group_by("file", use_threads=False).aggregate([([], "count_all"), ("reason", "first")])
+    rows = [(row["file"] or "", row["count_all"], row["reason_first"]) for row in counted.to_pylist()]
+    return sorted(rows, key=lambda row: -row[1])
+
+
+def _sizes(groups: pa.Table, kind: Kind) -> list[tuple[str, int]]:
+    counted = pc.value_counts(_of_kind(groups, kind)["group"]).to_pylist()
+    return sorted(((row["values"], row["counts"]) for row in counted), key=lambda pair: (-pair[1], pair[0]))
+
+
+def _lengths(prompts: pa.Table) -> dict[Kind, TokenLengths]:
+    lengths = {}
+    for kind in KINDS:
+        tokens = pc.list_value_length(_of_kind(prompts, kind)["prompt_token_ids"]).to_numpy()
+        if tokens.size:
+            median, p95, longest = np.percentile(tokens, [50, 95, 100], method="higher").astype(int).tolist()
+            lengths[kind] = TokenLengths(int(tokens.size), median, p95, longest)
+    return lengths
+
+
+def _estimate(settings: RunSettings, prompts: pa.Table) -> TimeEstimate:
+    """From the newest finished run of this model if there is one, else from the first-run rates."""
+    num_prompts = {kind: _of_kind(prompts, kind).num_rows for kind in KINDS}
+    runs = DatasetLayout.of(settings.paths.data, settings.dataset.name).root / "runs"
+    for path in sorted(runs.glob("*/manifest.json"), key=lambda file: file.stat().st_mtime, reverse=True):
+        if (measured := _measured(path, settings)) is not None:
+            rate, tokens_per_text = measured
+            num_tokens = sum(num_prompts[kind] * tokens_per_text[kind] for kind in KINDS)
+            return TimeEstimate(round(num_tokens), rate, f"as in run {path.parent.name}")
+    rate = FIRST_RUN_TOKENS_PER_SEC[machine_backend()]
+    num_tokens = sum(num_prompts[kind] * settings.knowledge.prompt(kind).max_tokens for kind in KINDS)
+    return TimeEstimate(
+        num_tokens, rate, "one worker, no run of this model yet, every text as long as allowed"
+    )
+
+
+def _measured(manifest: Path, settings: RunSettings) -> tuple[float, dict[Kind, float]] | None:
+    """(tokens per second, mean tokens of a text by kind); None unless a finished run of the same model."""
+    try:
+        recorded = json.loads(manifest.read_text(encoding="utf-8"))
+        summary = recorded["summary"]
+        if recorded["settings"]["model"]["path"] != settings.model.path or not summary["tokens_per_sec"]:
+            return None
+        per_text = {
+            kind: summary["kinds"][kind]["num_output_tokens"] / summary["kinds"][kind]["num_rows"]
+            if kind in summary["kinds"]
+            else float(settings.knowledge.prompt(kind).max_tokens)
+            for kind in KINDS
+        }
+        return float(summary["tokens_per_sec"]), per_text
+    except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError):
+        return None
+
+
+def render_dry_run(result: DryRun, out: Console) -> None:
+    """Show `result`."""
+    counts = ", ".join(f"{count:,} {name}" for name, count in result.num_rows.items())
+    out.print(f"Understood: {counts}", highlight=False)
+    _print_bad_rows(result, out)
+    for kind in KINDS:
+        _print_groups(kind, result.groups[kind], out)
+    for kind in KINDS:
+        for prompt in result.prompts[kind]:
+            out.rule(f"prompt of one {kind}", align="left")
+            out.print(prompt, markup=False, highlight=False, soft_wrap=True)
+    out.rule()
+    _print_lengths(result, out)
+    estimate = result.estimate
+    out.print(
+        f"Generation would write about {estimate.num_output_tokens:,} tokens and take "
+        f"{duration(estimate.seconds)} at {estimate.tokens_per_sec:,.0f} tokens/s ({estimate.basis}).\n"
+        "Nothing was generated or written.",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _print_bad_rows(result: DryRun, out: Console) -> None:
+    total = sum(count for _, count, _ in result.bad_rows)
+    unprompted = f"users or items without a prompt: {result.num_failed_prompts:,}"
+    out.print(f"Bad rows: {total:,}; {unprompted}", highlight=False)
+    for file, count, reason in result.bad_rows[:MAX_SHOWN_REASONS]:
+        out.print(
+            f"  {file}: {count:,}, for example: {reason}", markup=False, highlight=False, soft_wrap=True
+        )
+
+
+def _print_groups(kind: Kind, sizes: list[tuple[str, int]], out: Console) -> None:
+    shown = ", ".join(f"{name} {size:,}" for name, size in sizes[:MAX_SHOWN_GROUPS])
+    rest = f", and {len(sizes) - MAX_SHOWN_GROUPS} more" if len(sizes) > MAX_SHOWN_GROUPS else ""
+    out.print(f"{len(sizes)} {kind} groups: {shown}{rest}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _print_lengths(result: DryRun, out: Console) -> None:
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    table.add_column("prompt tokens")
+    for name in ("prompts", "median", "95 %", "longest"):
+        table.add_column(name, justify="right")
+    for kind, lengths in result.lengths.items():
+        cells = (lengths.num_prompts, lengths.median, lengths.p95, lengths.longest)
+        table.add_row(kind, *(f"{cell:,}" for cell in cells))
+    out.print(table)

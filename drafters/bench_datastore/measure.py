@@ -1,4 +1,7 @@
-"""The measurements. Each runs in a process of its own, so that memory is counted from zero."""
+"""The measurements. Each runs in a process of its own, so that memory is counted from zero.
+
+Everything runs on one thread: what is said of one core holds for one.
+"""
 
 import multiprocessing
 import os
@@ -13,6 +16,7 @@ import numpy as np
 
 from drafters.bench_datastore.texts import TEXT_TOKENS, TextGenerator
 from drafters.datastore import Datastore, DatastoreBuilder, Document, StoreHeader
+from drafters.datastore.format import token_dtype
 from drafters.datastore.segment import Segment
 from drafters.replay.arctic_method import ArcticReplay, ArcticSetting, build_tree
 from drafters.replay.laser_method import KIND, TOKENIZER, LaserReplay, warm_calibration
@@ -57,7 +61,7 @@ def in_own_process(function: Callable[..., Any], *arguments: Any) -> Any:
 def build(folder: Path, spec: PoolSpec) -> dict[str, Any]:
     """Build a datastore version of one group, with the domain pool that goes with it."""
     texts = list(TextGenerator(spec.vocab_size, POOL_SEED).texts(spec.num_texts))
-    Segment.build([Document(0, texts[0])], np.dtype("<u2"))  # libraries loaded before memory is counted
+    Segment.build([Document(0, texts[0])], token_dtype(spec.vocab_size))  # loads what is not to be counted
     before = _resident_bytes()
     started = time.perf_counter()
     builder = DatastoreBuilder(folder, StoreHeader("bench", spec.vocab_size, TOKENIZER, source="generated"))

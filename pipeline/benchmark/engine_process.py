@@ -1,6 +1,7 @@
 """One engine in a process of its own, so that methods can be measured in turn without being restarted."""
 
 import multiprocessing
+import os
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -69,6 +70,7 @@ class EngineProcess:
 
 def _serve(connection: Connection, spec: WorkerSpec, pool: Sequence[Sequence[int]]) -> None:
     redirect_output(spec.run_log)
+    os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
     try:
         server = _Server(spec, pool)
         connection.send(None)

@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 
 MIN_TEXTS = 4
+CPU_KV_CACHE_GIB = 2  # each of the engines that stand side by side
 
 
 def num_texts(concurrency: int) -> int:
@@ -61,7 +62,12 @@ def run_benchmark(settings: RunSettings, folder: Path) -> list[BenchRow]:
     folder.mkdir(parents=True, exist_ok=True)
     bench = settings.bench
     largest = max(bench.concurrencies)
-    engine = settings.engine.model_copy(update={"max_num_seqs": max(largest, settings.engine.max_num_seqs)})
+    engine = settings.engine.model_copy(
+        update={
+            "max_num_seqs": max(largest, settings.engine.max_num_seqs),
+            "cpu_kv_cache_gib": min(CPU_KV_CACHE_GIB, settings.engine.cpu_kv_cache_gib),
+        }
+    )
     settings = settings.model_copy(update={"engine": engine})
     source = resolve_model(settings.model, models_folder(settings.paths.data))
     workloads = make_workloads(settings, source, bench.num_pool, bench.num_warmup, num_texts(largest))

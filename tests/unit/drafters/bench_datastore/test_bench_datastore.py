@@ -1,12 +1,13 @@
+import json
+
 import numpy as np
 import pytest
 
+from drafters.bench_datastore.__main__ import LARGE_VOCABULARY, SMALL_VOCABULARY, main
 from drafters.bench_datastore.measure import PoolSpec, build, open_and_touch, propose_laser
 from drafters.bench_datastore.report import table, targets
 from drafters.bench_datastore.texts import TEXT_TOKENS, TextGenerator
 from drafters.replay.laser_method import TOKENIZER
-
-SMALL_POOL = PoolSpec(20_000, 5000)
 
 
 def test_texts_are_the_same_every_time_and_others_for_another_seed():
@@ -27,15 +28,27 @@ def test_texts_share_phrases_as_knowledge_texts_do():
     assert 0.1 < shared < 0.6
 
 
-def test_a_small_pool_is_measured(tmp_path):
-    built = build(tmp_path, SMALL_POOL)
-    assert built["num_tokens"] == SMALL_POOL.num_texts * (TEXT_TOKENS + 1)
-    assert 6.0 < built["bytes_per_token"] < 6.5
+def test_the_command_writes_its_rows_and_says_what_is_met(tmp_path, capsys):
+    report = tmp_path / "bench" / "datastore.json"
+    assert main(["--pool-tokens", "5000", "--vocab-size", "5000", "--json", str(report)]) == 0
+    rows = json.loads(report.read_text())
+    fields = ("pool_tokens", "bytes_per_token", "build_tokens_per_sec", "open_ms", "propose_us_per_request")
+    assert rows[0]["method"] == "laser" and all(field in row for row in rows for field in fields)
+    shown = capsys.readouterr().out
+    assert "not measured  seconds to build 10 M tokens" in shown and str(report) in shown
+
+
+@pytest.mark.parametrize(("vocab_size", "bytes_per_token"), [(SMALL_VOCABULARY, 6), (LARGE_VOCABULARY, 8)])
+def test_a_small_pool_is_measured(tmp_path, vocab_size, bytes_per_token):
+    spec = PoolSpec(20_000, vocab_size)
+    built = build(tmp_path, spec)
+    assert built["num_tokens"] == spec.num_texts * (TEXT_TOKENS + 1)
+    assert bytes_per_token < built["bytes_per_token"] < bytes_per_token + 0.5
     assert built["store_bytes_per_token"] > 1.9 * built["bytes_per_token"], "with the domain pool's copies"
-    opened = open_and_touch(tmp_path, SMALL_POOL)
+    opened = open_and_touch(tmp_path, spec)
     assert opened["resident_bytes_per_token"] == pytest.approx(built["bytes_per_token"], rel=0.2)
     assert 0 < opened["open_ms"] < 50
-    measured = propose_laser(tmp_path, SMALL_POOL)
+    measured = propose_laser(tmp_path, spec)
     assert measured["drafted_per_step"] > 0 and measured["tokens_per_step"] > 1.0
     assert measured["propose_ms_64_requests"] == pytest.approx(64e-3 * measured["propose_us_per_request"])
     assert (tmp_path / "bench").is_dir() and TOKENIZER in (tmp_path / "bench" / "header.json").read_text()

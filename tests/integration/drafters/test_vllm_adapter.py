@@ -1,0 +1,192 @@
+"""LASER inside the real vLLM on the CPU: what strict and relaxed verification write, and the contract."""
+
+import os
+
+import pytest
+
+from drafters.acceptance import AcceptanceRule
+from drafters.laser import DraftKey
+
+os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+
+TITLES = [
+    "Quiet Harbor", "The Long Orchard", "Seven Lanterns", "Night Ferry", "A Winter Map", "Copper Sky",
+    "The Glass Mill", "Paper Wolves", "Salt and Ember", "The Ninth Door", "Low Tide", "Kingfisher",
+    "The Borrowed Piano", "Red Meridian", "Snowline", "The Clockmaker", "Halfway North", "Iron Garden",
+    "Moth Season", "The Cartographer", "Blue Hour", "Stray Signals",
+]  # fmt: skip
+MAX_TOKENS = 40
+RELAXED = AcceptanceRule(top_k=2, min_prob=0.1)
+STRICT = AcceptanceRule()
+
+
+@pytest.fixture(scope="module")
+def prompts(smollm2):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(smollm2)
+    return [
+        tokenizer.apply_chat_template(
+            [{"role": "user", "content": f"Introduce the movie {title} and describe its genre and mood."}],
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=False,
+        )
+        for title in TITLES
+    ]
+
+
+def build(smollm2, **arguments):
+    from vllm import LLM
+
+    return LLM(
+        model=str(smollm2),
+        dtype="float32",
+        max_model_len=256,
+        max_num_seqs=8,
+        enforce_eager=True,
+        **arguments,
+    )
+
+
+@pytest.fixture(scope="module")
+def plain(smollm2):
+    return build(smollm2)
+
+
+@pytest.fixture(scope="module")
+def laser(smollm2):
+    from drafters import vllm_adapter
+
+    llm = build(smollm2, **vllm_adapter.engine_args(vllm_adapter.LaserConfig(max_draft_tokens=8)))
+    vllm_adapter.install(llm)
+    return llm
+
+
+def decode(llm, prompts, at_once, rule=None, **sampling):
+    """Greedy outputs of `prompts`, with `at_once` requests in the batch, and the statistics by prompt."""
+    from vllm import SamplingParams
+
+    from drafters import vllm_adapter
+
+    outputs, stats = [], {}
+    for first in range(0, len(prompts), at_once):
+        numbers = range(first, min(first + at_once, len(prompts)))
+        parameters = [
+            SamplingParams(
+                **{"temperature": 0.0, "max_tokens": MAX_TOKENS, **sampling},
+                extra_args=vllm_adapter.request_args(str(n), DraftKey("item", "all", str(n)), rule)
+                if rule
+                else None,
+            )
+            for n in numbers
+        ]
+        batch = [{"prompt_token_ids": prompts[n]} for n in numbers]
+        written = llm.generate(batch, parameters, use_tqdm=False)
+        outputs += [list(output.outputs[0].token_ids) for output in written]
+        if rule:
+            finished = [vllm_adapter.FinishedRequest(str(n), "item", str(n), outputs[n]) for n in numbers]
+            stats |= vllm_adapter.finish(llm, finished)
+    return outputs, stats
+
+
+@pytest.mark.parametrize("at_once", [1, 8])
+@pytest.mark.parametrize("penalty", [1.0, 1.1])
+def test_strict_output_is_greedy_decoding_token_by_token(plain, laser, prompts, at_once, penalty):
+    expected, _ = decode(plain, prompts, at_once, repetition_penalty=penalty)
+    found, stats = decode(laser, prompts, at_once, STRICT, repetition_penalty=penalty)
+    assert found == expected
+    assert sum(s.num_accepted_tokens for s in stats.values()) > 0, (
+        "nothing was drafted: the test shows nothing"
+    )
+    assert all(s.num_relaxed_tokens == 0 for s in stats.values())
+
+
+def test_counts_add_up(laser, prompts):
+    outputs, stats = decode(laser, prompts[:8], 4, STRICT)
+    for number, output in enumerate(outputs):
+        counts = stats[str(number)]
+        assert counts.num_accepted_tokens <= counts.num_draft_tokens
+        # The last step may accept more than max_tokens lets stand.
+        assert 0 <= counts.num_decode_steps + counts.num_accepted_tokens - len(output) <= 8
+
+
+def test_relaxed_output_differs_and_says_how_much(plain, laser, prompts):
+    greedy, _ = decode(plain, prompts, 8, repetition_penalty=1.1)
+    decode(laser, prompts, 8, STRICT, repetition_penalty=1.1)  # fills the pool
+    relaxed, stats = decode(laser, prompts[::-1], 8, RELAXED, repetition_penalty=1.1)
+    num_relaxed = sum(s.num_relaxed_tokens for s in stats.values())
+    differing = sum(a != b for a, b in zip(greedy, relaxed[::-1], strict=True))
+    assert num_relaxed > 0
+    assert 0 < differing <= num_relaxed
+
+
+def test_a_relaxed_token_is_acceptable_to_the_model(laser, plain, prompts):
+    """Teacher-forced by the plain engine, every token is the argmax or second with probability above p."""
+    import math
+
+    from vllm import SamplingParams
+
+    relaxed, stats = decode(laser, prompts[:6], 6, RELAXED)
+    checked = 0
+    for prompt, output in zip(prompts[:6], relaxed, strict=True):
+        scored = plain.generate(
+            [{"prompt_token_ids": prompt + output}],
+            SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=3),
+            use_tqdm=False,
+        )[0].prompt_logprobs
+        for token, candidates in zip(output, scored[len(prompt) :], strict=True):
+            entry = candidates[token]
+            assert entry.rank == 1 or (entry.rank == 2 and math.exp(entry.logprob) > 0.099)
+            checked += entry.rank == 2
+    assert checked == sum(s.num_relaxed_tokens for s in stats.values()) or checked > 0
+
+
+def test_sampled_requests_in_the_batch_are_never_relaxed(laser, prompts):
+    from vllm import SamplingParams
+
+    from drafters import vllm_adapter
+
+    decode(laser, prompts, 8, STRICT)
+    parameters = [
+        SamplingParams(
+            temperature=1.0 if n % 2 else 0.0,
+            seed=n,
+            max_tokens=MAX_TOKENS,
+            extra_args=vllm_adapter.request_args(f"mixed-{n}", DraftKey("item", "all", ""), RELAXED),
+        )
+        for n in range(8)
+    ]
+    laser.generate([{"prompt_token_ids": p} for p in prompts[:8]], parameters, use_tqdm=False)
+    keys = [vllm_adapter.FinishedRequest(f"mixed-{n}", "item", "", []) for n in range(8)]
+    stats = vllm_adapter.finish(laser, keys, learn_texts=False)
+    assert all(stats[f"mixed-{n}"].num_relaxed_tokens == 0 for n in range(1, 8, 2))
+    assert all(stats[f"mixed-{n}"].num_decode_steps > 0 for n in range(8))
+
+
+def test_a_vllm_that_changed_is_named(laser):
+    from drafters.vllm_adapter import VllmContractError, check_contract
+
+    runner = laser.llm_engine.model_executor.driver_worker.worker.model_runner
+    check_contract(runner)
+
+    class Changed:
+        drafter = runner.drafter
+        rejection_sampler = runner.rejection_sampler
+        requests = runner.requests
+        input_batch = object()
+
+    with pytest.raises(VllmContractError, match=r"vLLM 0\.\d+\.\d+.*input_batch\.req_ids is gone"):
+        check_contract(Changed())
+
+
+def test_the_drafter_reports_price_and_sources(laser, prompts):
+    from drafters import vllm_adapter
+
+    decode(laser, prompts[:8], 8, STRICT)
+    stats = vllm_adapter.drafter_stats(laser)
+    assert 0.0 < stats.price <= 1.0 and stats.base_sec > 0.0 and stats.marginal_sec > 0.0
+    assert stats.sources["domain"].num_accepted_tokens > 0
+    learned = vllm_adapter.calibration(laser)
+    assert len(learned["weights"]) == len(learned["squares"]) > 0

@@ -105,14 +105,14 @@ ERRORS = [
     # group options
     (
         "dataset=movieles",
-        "dataset=movieles: no such dataset; available: movielens. Did you mean 'movielens'?",
+        "dataset=movieles: no such dataset; available: movielens, movielens-10m, movielens-1m. Did you mean 'movielens'?",
     ),
     (
         "drafter=lazer",
         "drafter=lazer: no such drafter; available: laser, ngram, none, suffix. Did you mean 'laser'?",
     ),
     ("acceptance=", "acceptance=: no such acceptance; available: relaxed, strict"),
-    ("dataset=null", "dataset=null: takes one name; available: movielens"),
+    ("dataset=null", "dataset=null: takes one name; available: movielens, movielens-10m, movielens-1m"),
     ("drafter=laser,none", "drafter=laser,none: takes one name; available: laser, ngram, none, suffix"),
     ("acceptance={top_k: 3}", "acceptance={top_k: 3}: takes one name; available: relaxed, strict"),
     ("~drafter", "drafter: missing; must be a group of keys"),

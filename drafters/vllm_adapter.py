@@ -27,6 +27,7 @@ from drafters.acceptance import AcceptanceRule, raise_above_argmax, relaxed_matc
 from drafters.calibration import Calibration
 from drafters.datastore import Datastore, Document
 from drafters.laser import DraftKey, LaserDrafter, SourceStats, available_threads
+from drafters.messages import DrafterStats, FinishedRequest, LaserConfig, RequestStats
 
 CONFIG_KEY = "laser"
 REQUEST_KEY = "laser"
@@ -35,47 +36,6 @@ STRICT = AcceptanceRule()
 
 class VllmContractError(RuntimeError):
     """The installed vLLM lacks something that this adapter builds on."""
-
-
-@dataclass(frozen=True)
-class LaserConfig:
-    """What the proposer needs; travels inside vLLM's `additional_config`."""
-
-    max_draft_tokens: int
-    datastore: str | None = None  # folder of a datastore version
-    tokenizer_hash: str = ""
-
-
-@dataclass(frozen=True)
-class FinishedRequest:
-    """A request whose output is complete; its text teaches the drafts of the others."""
-
-    key: str
-    kind: str
-    entity_id: str
-    token_ids: Sequence[int]
-
-
-@dataclass
-class RequestStats:
-    """Decoding of one request."""
-
-    num_decode_steps: int = 0
-    num_draft_tokens: int = 0
-    num_accepted_tokens: int = 0
-    num_relaxed_tokens: int = 0
-
-
-@dataclass(frozen=True)
-class DrafterStats:
-    """Running totals of a worker's drafter."""
-
-    sources: dict[str, SourceStats]
-    price: float
-    base_sec: float
-    marginal_sec: float
-    propose_sec: float
-    num_steps: int
 
 
 def engine_args(config: LaserConfig) -> dict[str, Any]:

@@ -105,7 +105,8 @@ ERRORS = [
     # group options
     (
         "dataset=movieles",
-        "dataset=movieles: no such dataset; available: movielens, movielens-10m, movielens-1m. Did you mean 'movielens'?",
+        "dataset=movieles: no such dataset; available: movielens, movielens-10m, movielens-1m. "
+        "Did you mean 'movielens'?",
     ),
     (
         "drafter=lazer",

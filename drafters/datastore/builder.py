@@ -111,7 +111,7 @@ class DatastoreBuilder:
         if self._needs_compaction(entries, budget):
             entries = self._compact(entries, budget)
         self._entries += entries
-        logger.info("pool %s/%s: %d tokens", kind, group, sum(entry.num_tokens for entry in entries))
+        logger.debug("pool %s/%s: %d tokens", kind, group, sum(entry.num_tokens for entry in entries))
 
     def _carried(self, kind: str, group: str) -> list[SegmentEntry]:
         """Hard-link the previous version's segments of this pool into the new version."""

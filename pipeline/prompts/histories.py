@@ -103,11 +103,9 @@ def _recent_rows(
     visible = users >= 0
     if cutoff is not None:
         visible &= times < pa.scalar(cutoff, TIMESTAMP).value
-    if not visible.all():
-        rows = np.flatnonzero(visible)
+    rows = None if visible.all() else np.flatnonzero(visible)
+    if rows is not None:
         users, times = users[rows], times[rows]
-    else:
-        rows = None
     late = np.flatnonzero(times >= _limits_in_time(users, times, len(user_ids), limit)[users])
     return late if rows is None else rows[late], users[late], times[late]
 

@@ -128,6 +128,7 @@ def check_pools(data: Path) -> None:
             assert pooled is not None and pooled.tolist() == row["token_ids"]
 
 
+@pytest.mark.slow  # three engine starts; token by token, tests/integration/drafters shows the same
 def test_other_drafters_write_what_greedy_decoding_writes(data):
     """`drafter=none` and `ngram`, strict LASER with float32: the same texts."""
     texts = {}

@@ -29,7 +29,7 @@ def with_ratings(rows: pa.Table, minimum: float, maximum: float, log: FailureLog
 def with_timestamps(rows: pa.Table, log: FailureLog, micros_per_unit: int = 1_000_000) -> pa.Table:
     """The rows whose `timestamp` is a number since 1970 (of seconds by default), now as TIMESTAMP."""
     rows, numbers = _numbers(rows, "timestamp", "timestamp '{timestamp}' is not a number", log)
-    last = MAX_TIMESTAMP_SEC * (1_000_000 // micros_per_unit)
+    last = float(MAX_TIMESTAMP_SEC) * (1_000_000 // micros_per_unit)
     outside = pc.or_(pc.less(numbers, 0), pc.greater(numbers, last))
     unit = {1_000_000: "seconds", 1_000: "milliseconds", 1: "microseconds"}[micros_per_unit]
     reason = f"timestamp {{timestamp}} is not in {unit} between the years 1970 and 9999"

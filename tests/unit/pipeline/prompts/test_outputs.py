@@ -36,7 +36,8 @@ def test_the_object_is_found_and_reduced_to_its_keys(rlmrec, text):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "plain prose", json.dumps(GOOD)[:-4], '{"summarization": "x"}', '{"summarization": "x", "reasoning": " "}',
+    ["", "plain prose", json.dumps(GOOD)[:-4],
+     '{"summarization": "x"}', '{"summarization": "x", "reasoning": " "}',
      '{"summarization": "x", "reasoning": ["y"]}', "[1]", "null", "{" * 100_000, '{"a":' * 100_000],
 )  # fmt: skip
 def test_what_does_not_parse_is_malformed(rlmrec, text):

@@ -28,6 +28,7 @@ from drafters.calibration import Calibration
 from drafters.datastore import Datastore, Document
 from drafters.laser import DraftKey, LaserDrafter, SourceStats, available_threads
 from drafters.messages import DrafterStats, FinishedRequest, LaserConfig, RequestStats
+from drafters.request_decoding import RequestDecoding, VerifiedDraft
 
 CONFIG_KEY = "laser"
 REQUEST_KEY = "laser"
@@ -188,22 +189,18 @@ class BatchRules:
             min_prob.repeat_interleave(repeats).to(device, non_blocking=True),
         )
 
-    def take_step(self, num_sampled: Sequence[int]) -> tuple[list[int], list[int]]:
-        """(draft tokens, relaxed tokens) of each row in the step that just ended."""
-        num_rows = len(num_sampled)
-        verified, relaxed = self.verified, self.relaxed
+    def take_step(self, num_sampled: Sequence[int]) -> list[VerifiedDraft]:
+        """What became of each row's draft in the step that just ended."""
+        verified, relaxed = self.verified or [0] * len(num_sampled), self.relaxed
         self.verified = self.relaxed = None
-        if verified is None:
-            return [0] * num_rows, [0] * num_rows
-        if relaxed is None:
-            return verified, [0] * num_rows
-        flags = relaxed.cpu().numpy()
-        ends = np.cumsum(verified)
-        counts = []
-        for drafted, sampled, end in zip(verified, num_sampled, ends, strict=True):
-            first = int(end) - drafted
-            counts.append(int(flags[first : first + min(max(sampled - 1, 0), drafted)].sum()))
-        return verified, counts
+        flags = np.zeros(sum(verified), np.bool_) if relaxed is None else relaxed.cpu().numpy()
+        drafts = []
+        first = 0
+        for drafted, sampled in zip(verified, num_sampled, strict=True):
+            num_accepted = min(max(sampled - 1, 0), drafted)
+            drafts.append(VerifiedDraft(drafted, flags[first : first + num_accepted]))
+            first += drafted
+        return drafts
 
 
 def _request_options(model_runner: Any, request_id: str) -> dict[str, Any]:
@@ -237,7 +234,7 @@ class LaserProposer:
         self.num_steps = 0
         self._model_runner: Any = None
         self._rules: BatchRules | None = None
-        self._stats: dict[str, RequestStats] = {}
+        self._decoding: dict[str, RequestDecoding] = {}
         self._key_of: dict[str, str] = {}
         self._last_propose: float | None = None
 
@@ -272,17 +269,18 @@ class LaserProposer:
         now = time.perf_counter()
         request_ids = self._model_runner.input_batch.req_ids
         num_sampled = [len(tokens) for tokens in sampled_token_ids]
-        drafted, relaxed = self._rules.take_step(num_sampled)
+        verified = self._rules.take_step(num_sampled)
         self._forget_absent(request_ids)
         is_pure_decode = all(r in self.drafter for r in request_ids) and 0 not in num_sampled
         if is_pure_decode and self._last_propose is not None:
-            self.drafter.step_time.observe(len(num_sampled) + sum(drafted), now - self._last_propose)
+            num_tokens = len(num_sampled) + sum(draft.num_draft_tokens for draft in verified)
+            self.drafter.step_time.observe(num_tokens, now - self._last_propose)
         self._last_propose = now
         self.num_steps += 1
         rows = [row for row, count in enumerate(num_sampled) if count]
         for row in rows:
-            self._count(request_ids[row], row, num_sampled[row], drafted[row], relaxed[row])
-        self._note_mismatches(num_sampled, drafted, relaxed)
+            self._count(request_ids[row], row, verified[row])
+        self._note_mismatches(num_sampled, verified)
         drafts: list[list[int]] = [[] for _ in sampled_token_ids]
         if rows:
             row_array = np.array(rows, np.int64)
@@ -292,22 +290,20 @@ class LaserProposer:
                 drafts[row] = draft
         return drafts
 
-    def _count(self, request_id: str, row: int, num_sampled: int, drafted: int, relaxed: int) -> None:
+    def _count(self, request_id: str, row: int, draft: VerifiedDraft) -> None:
         if request_id not in self.drafter:
             options = _request_options(self._model_runner, request_id)
             num_prompt_tokens = int(self._model_runner.input_batch.num_prompt_tokens[row])
             self.drafter.start(request_id, num_prompt_tokens, DraftKey(**options.get("draft", {})))
             self._key_of[request_id] = options.get("key", request_id)
-        stats = self._stats.setdefault(self._key_of[request_id], RequestStats())
-        stats.num_decode_steps += 1
-        stats.num_draft_tokens += drafted
-        stats.num_accepted_tokens += min(num_sampled - 1, drafted)
-        stats.num_relaxed_tokens += relaxed
+        self._decoding.setdefault(self._key_of[request_id], RequestDecoding()).add(draft)
 
-    def _note_mismatches(self, num_sampled: list[int], drafted: list[int], relaxed: list[int]) -> None:
+    def _note_mismatches(self, num_sampled: list[int], verified: list[VerifiedDraft]) -> None:
         """Estimate how often a draft token that is not the argmax is accepted all the same."""
-        num_relaxed = sum(relaxed)
-        num_rejected = sum(1 for s, d in zip(num_sampled, drafted, strict=True) if 0 < s <= d)
+        num_relaxed = sum(int(draft.relaxed.sum()) for draft in verified)
+        num_rejected = sum(
+            1 for s, d in zip(num_sampled, verified, strict=True) if 0 < s <= d.num_draft_tokens
+        )
         total = num_relaxed + num_rejected
         if total:
             rate = 1.0 - (1.0 - self.MISMATCH_MEMORY) ** total
@@ -323,9 +319,9 @@ class LaserProposer:
                 assert self._rules is not None
                 self._rules.forget(request_id)
 
-    def take_stats(self, key: str) -> RequestStats:
-        """The statistics of the request with `key`; they are forgotten here."""
-        return self._stats.pop(key, RequestStats())
+    def take_stats(self, key: str, num_output_tokens: int) -> RequestStats:
+        """The statistics of the request with `key` and its output's length; they are forgotten here."""
+        return self._decoding.pop(key, RequestDecoding()).stats(num_output_tokens)
 
     def summary(self) -> dict[str, Any]:
         """Running totals, as plain values."""
@@ -366,7 +362,8 @@ class LaserWorkerExtension:
             texts.setdefault(kind, []).append((entity_id, token_ids))
         for kind, entries in texts.items():
             self.laser_teach(kind, entries)
-        stats = {key: self.model_runner.drafter.take_stats(key) for key, *_ in finished}
+        proposer = self.model_runner.drafter
+        stats = {key: proposer.take_stats(key, len(token_ids)) for key, _, _, token_ids in finished}
         return {
             key: (s.num_decode_steps, s.num_draft_tokens, s.num_accepted_tokens, s.num_relaxed_tokens)
             for key, s in stats.items()

@@ -107,18 +107,20 @@ def test_counts_add_up(laser, prompts):
     for number, output in enumerate(outputs):
         counts = stats[str(number)]
         assert counts.num_accepted_tokens <= counts.num_draft_tokens
-        # The last step may accept more than max_tokens lets stand.
-        assert 0 <= counts.num_decode_steps + counts.num_accepted_tokens - len(output) <= 8
+        # A text that ends within a draft lacks the last step's own token.
+        assert 0 <= counts.num_decode_steps + counts.num_accepted_tokens - len(output) <= 1
 
 
 def test_relaxed_output_differs_and_says_how_much(plain, laser, prompts):
-    greedy, _ = decode(plain, prompts, 8, repetition_penalty=1.1)
-    decode(laser, prompts, 8, STRICT, repetition_penalty=1.1)  # fills the pool
-    relaxed, stats = decode(laser, prompts[::-1], 8, RELAXED, repetition_penalty=1.1)
+    wide = AcceptanceRule(top_k=5, min_prob=0.02)
+    length = {"max_tokens": 48, "repetition_penalty": 1.1}
+    greedy, _ = decode(plain, prompts, 8, **length)
+    decode(laser, prompts, 8, STRICT, **length)  # fills the pool
+    relaxed, stats = decode(laser, prompts[::-1], 8, wide, **length)
     num_relaxed = sum(s.num_relaxed_tokens for s in stats.values())
     differing = sum(a != b for a, b in zip(greedy, relaxed[::-1], strict=True))
     assert num_relaxed > 0
-    assert 0 < differing <= num_relaxed
+    assert 0 < differing <= num_relaxed  # a text differs because, and only because, of a relaxed token
 
 
 def test_a_relaxed_token_is_acceptable_to_the_model(laser, plain, prompts):
@@ -157,9 +159,12 @@ def test_sampled_requests_in_the_batch_are_never_relaxed(laser, prompts):
         )
         for n in range(8)
     ]
-    laser.generate([{"prompt_token_ids": p} for p in prompts[:8]], parameters, use_tqdm=False)
-    keys = [vllm_adapter.FinishedRequest(f"mixed-{n}", "item", "", []) for n in range(8)]
-    stats = vllm_adapter.finish(laser, keys, learn_texts=False)
+    written = laser.generate([{"prompt_token_ids": p} for p in prompts[:8]], parameters, use_tqdm=False)
+    finished = [
+        vllm_adapter.FinishedRequest(f"mixed-{n}", "item", "", output.outputs[0].token_ids)
+        for n, output in enumerate(written)
+    ]
+    stats = vllm_adapter.finish(laser, finished, learn_texts=False)
     assert all(stats[f"mixed-{n}"].num_relaxed_tokens == 0 for n in range(1, 8, 2))
     assert all(stats[f"mixed-{n}"].num_decode_steps > 0 for n in range(8))
 

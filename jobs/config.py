@@ -32,6 +32,11 @@ TEXT_OVERRIDE = re.compile(
 )
 
 
+# What Hydra raises for files that are no configuration: a list, a number, other bytes, a loop of aliases.
+_MALFORMED = (ValueError, TypeError, AttributeError, LookupError, OSError, RecursionError, AssertionError)
+MAX_MESSAGE_CHARACTERS = 400
+
+
 def load_settings(config_name: str, overrides: list[str], config_dir: str | None = None) -> RunSettings:
     """Compose `configs/<config_name>.yaml` with Hydra `overrides` into settings; `ConfigError` if wrong.
 
@@ -78,7 +83,7 @@ def _compose(config_name: str, overrides: list[str], folders: list[Path]) -> dic
         values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except MissingMandatoryValue as error:
         raise ConfigError(f"{error.full_key}: missing; give it a value") from error
-    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError, *_MALFORMED) as error:
         raise ConfigError(_one_line(error)) from error
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}
@@ -90,7 +95,7 @@ def _by_machine(without_gpu: Any, with_gpu: Any) -> Any:
 
 def _one_line(error: BaseException) -> str:
     """The error's text without line breaks; OmegaConf's key, which it writes last, first."""
-    text = re.sub(r"\s+", " ", str(error)).strip()
+    text = re.sub(r"\s+", " ", str(error)).strip()[:MAX_MESSAGE_CHARACTERS] or type(error).__name__
     key = getattr(error, "full_key", None)
     return f"{key}: {text.split(' full_key: ')[0]}" if key else text
 
@@ -119,7 +124,7 @@ def _parsed(text: str) -> Override:
         if not override.key_or_group:
             raise HydraException("no key")
         return override
-    except HydraException as error:
+    except (HydraException, ValueError) as error:  # ValueError: a number of thousands of digits
         if "=" not in text:
             raise ConfigError(f"{text}: not an override; write key=value") from error
         raise ConfigError(
@@ -182,10 +187,11 @@ def _reject_booleans(values: dict[str, Any], schema: type[BaseModel]) -> None:
 def _make_paths_absolute(values: dict[str, Any]) -> None:
     """Workers have other working folders than the job."""
     for group, key in (("paths", "data"), ("dataset", "raw")):
-        value = (values.get(group) or {}).get(key)
+        section = values.get(group)
+        value = section.get(key) if isinstance(section, dict) else None
         if not isinstance(value, str):
             continue
-        if key == "raw" and "://" in value and (values.get("dataset") or {}).get("reader") != "movielens":
+        if key == "raw" and "://" in value and values[group].get("reader") != "movielens":
             continue  # these readers open fsspec URIs
         location = value.removeprefix("file://")
         if not location or "://" in location:

@@ -1,0 +1,99 @@
+import io
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from jobs.config import load_settings
+from jobs.generate import main
+from pipeline.dry_run import dry_run, render_dry_run
+from pipeline.errors import DataError
+
+
+@pytest.fixture
+def overrides(tmp_path, smollm2) -> list[str]:
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    (raw / "movies.csv").write_text(
+        "movieId,title,genres\n1,Low Tide (1999),Drama\n2,Moth (2001),[b]War[/b]\n"
+    )
+    (raw / "ratings.csv").write_text("userId,movieId,rating,timestamp\n1,1,5,1\n1,2,4,2\n2,1,3,3\n2,9,3,3\n")
+    return [
+        f"dataset.raw={raw}",
+        f"paths.data={tmp_path / 'data'}",
+        f"model.path={smollm2}",
+        "model=smollm2-135m",
+        "dataset.max_bad_fraction=0.5",
+        "limit=all",
+        "dry_run=true",
+        "knowledge=kar",
+    ]
+
+
+@pytest.fixture
+def settings(overrides):
+    return load_settings("generate", overrides)
+
+
+def shown(settings) -> str:
+    out = Console(file=io.StringIO(), width=100)
+    render_dry_run(dry_run(settings), out)
+    return out.file.getvalue()
+
+
+def test_it_says_what_was_understood(settings):
+    result = dry_run(settings)
+    assert result.num_rows == {"users": 2, "items": 2, "interactions": 3}
+    assert result.bad_rows == [("ratings.csv", 1, "unknown item '9'")]
+    assert result.groups["item"] == [("drama", 1), ("other", 1)]
+    assert {kind: len(prompts) for kind, prompts in result.prompts.items()} == {"item": 2, "user": 2}
+    lengths = result.lengths["user"]
+    assert 50 < lengths.median <= lengths.p95 <= lengths.longest < 500
+    assert result.estimate.num_output_tokens == 4 * 256
+
+
+def test_it_shows_groups_prompts_lengths_and_time_and_that_nothing_was_written(settings, tmp_path):
+    text = shown(settings)
+    for expected in (
+        "2 users, 2 items, 3 interactions",
+        "Bad rows: 1",
+        "drama 1",
+        "<|im_start|>user",
+        "Low Tide",
+        "longest",
+        "tokens/s",
+        "Nothing was generated or written",
+    ):
+        assert expected in text
+    assert [path.name for path in tmp_path.iterdir()] == ["raw"]
+
+
+def test_the_job_does_nothing_else(overrides, tmp_path, capsys):
+    assert main(overrides) == 0
+    assert "Understood: 2 users" in capsys.readouterr().out
+    assert not (tmp_path / "data").exists()
+
+
+def test_the_estimate_rests_on_the_last_run_of_the_model(settings):
+    run = Path(settings.paths.data) / "movielens" / "runs" / "earlier"
+    run.mkdir(parents=True)
+    kinds = {
+        kind: {"num_rows": 10, "num_output_tokens": tokens}
+        for kind, tokens in (("user", 1000), ("item", 500))
+    }
+    manifest = {
+        "settings": {"model": {"path": settings.model.path}},
+        "summary": {"tokens_per_sec": 75.0, "kinds": kinds},
+    }
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    estimate = dry_run(settings).estimate
+    assert (estimate.num_output_tokens, estimate.seconds, estimate.basis) == (300, 4.0, "as in run earlier")
+    for broken in ("{", "[]", json.dumps(manifest | {"summary": {}})):
+        (run / "manifest.json").write_text(broken)
+        assert "no run of this model yet" in dry_run(settings).estimate.basis
+
+
+def test_a_sample_beyond_the_end_is_refused_as_in_a_run(settings):
+    with pytest.raises(DataError, match="offset=5"):
+        dry_run(settings.model_copy(update={"offset": 5, "limit": 1}))

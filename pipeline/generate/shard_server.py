@@ -6,7 +6,9 @@ work does not grow with the texts.
 """
 
 import logging
+import socket
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -85,13 +87,14 @@ class ShardServer:
             return ShardReceipt(0, 0, None, one_line(error))
 
     def _run_shard(self, shard: str) -> ShardReceipt:
+        started_at = datetime.now(UTC)
         worker = self._running_worker()
         rows = read_shard(self._layout, shard)
         result = worker.run_shard(shard, rows)
         if result.shard != shard:
             raise CorruptPartError(f"shard {shard}: the worker answered with {result.shard}")
         check_rows(rows, result.knowledge, result.failed, f"shard {shard}")
-        commit_part(self._layout, result, self._spec.fingerprint)
+        commit_part(self._layout, result, self._spec.fingerprint, started_at, socket.gethostname())
         return ShardReceipt(result.knowledge.num_rows, result.failed.num_rows, self.progress())
 
     def progress(self) -> WorkerProgress | None:

@@ -8,6 +8,7 @@ file by rename.
 
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -44,6 +45,9 @@ class PartManifest(BaseModel):
     sha256: str = Field(description="of the Parquet file, hex")
     num_rows: int = Field(ge=0, description="rows of the Parquet file")
     failed: list[dict[str, Any]] = Field(description="rows of schema FAILED")
+    started_at: datetime | None = Field(default=None, description="when a worker took the shard, UTC")
+    finished_at: datetime | None = Field(default=None, description="when its rows were complete, UTC")
+    node: str | None = Field(default=None, description="host name of the machine that wrote it")
 
     def failed_table(self) -> pa.Table:
         """The shard's failed rows, schema FAILED; raises `CorruptPartError`."""
@@ -54,9 +58,18 @@ class PartManifest(BaseModel):
             raise CorruptPartError(str(error).splitlines()[0]) from error
 
 
-def commit_part(layout: RunLayout, result: ShardResult, fingerprint: str) -> None:
-    """Write the part of `result.shard` and mark it done. An earlier part of the shard is replaced."""
-    shard = result.shard
+def commit_part(
+    layout: RunLayout,
+    result: ShardResult,
+    fingerprint: str,
+    started_at: datetime | None = None,
+    node: str | None = None,
+) -> None:
+    """Write the part of `result.shard` and mark it done. An earlier part of the shard is replaced.
+
+    `started_at` and `node` are kept in the manifest, so that the report can name slow shards.
+    """
+    shard, finished_at = result.shard, datetime.now(UTC)
     knowledge = conform(result.knowledge, KNOWLEDGE, f"shard {shard}", unique=ENTITY)
     failed = conform(result.failed, FAILED, f"failed rows of shard {shard}", unique=ENTITY)
     write_parquet(knowledge, layout.part(shard))
@@ -66,8 +79,11 @@ def commit_part(layout: RunLayout, result: ShardResult, fingerprint: str) -> Non
         sha256=sha256_of_file(layout.part(shard)),
         num_rows=knowledge.num_rows,
         failed=failed.to_pylist(),
+        started_at=started_at,
+        finished_at=finished_at,
+        node=node,
     )
-    write_json(manifest.model_dump(), layout.part_manifest(shard))
+    write_json(manifest.model_dump(mode="json"), layout.part_manifest(shard))
 
 
 def planned_shards(plan: pa.Table) -> dict[str, pa.Table]:

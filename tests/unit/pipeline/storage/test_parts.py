@@ -1,5 +1,6 @@
 import json
 import logging
+from datetime import UTC, datetime
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -58,6 +59,24 @@ def test_a_shard_whose_rows_all_failed_is_finished(tmp_path, plan):
     parts.commit_part(layout, result, FINGERPRINT)
     assert parts.finished_shards(layout, FINGERPRINT, plan) == {SHARDS[0]}
     assert parts.read_knowledge(layout).num_rows == 0
+
+
+def test_a_manifest_tells_when_and_where_its_shard_was_written(layout, plan):
+    began = datetime(2026, 11, 22, 3, 0, tzinfo=UTC)
+    result = make_result(SHARDS[0], rows_of(plan, SHARDS[0]))
+    parts.commit_part(layout, result, FINGERPRINT, began, "node-7")
+    manifest = parts.read_manifest(layout, SHARDS[0])
+    assert (manifest.started_at, manifest.node) == (began, "node-7")
+    assert manifest.finished_at.tzinfo is not None and manifest.finished_at > began
+
+
+def test_a_manifest_of_an_earlier_release_is_read(layout, plan):
+    content = json.loads(layout.part_manifest(SHARDS[0]).read_text())
+    for name in ("started_at", "finished_at", "node"):
+        del content[name]
+    write_json(content, layout.part_manifest(SHARDS[0]))
+    assert parts.read_manifest(layout, SHARDS[0]).started_at is None
+    assert parts.finished_shards(layout, FINGERPRINT, plan) == set(SHARDS)
 
 
 def test_an_empty_run_has_no_rows(tmp_path, plan):

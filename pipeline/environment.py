@@ -9,6 +9,7 @@ from importlib import metadata
 from typing import Literal
 
 Backend = Literal["cpu", "gpu"]
+BACKEND_VARIABLE = "LASER_BACKEND"
 
 NO_TELEMETRY = {
     "VLLM_NO_USAGE_STATS": "1",
@@ -37,7 +38,13 @@ def worker_environment() -> dict[str, str]:
 
 
 def machine_backend() -> Backend:
-    """`gpu` if this machine has an NVIDIA GPU and the installed vLLM is not the CPU build, else `cpu`."""
+    """`gpu` if this machine has an NVIDIA GPU and the installed vLLM is not the CPU build, else `cpu`.
+
+    $LASER_BACKEND decides before that: the driver of a cluster may run on a node without a GPU.
+    """
+    given = os.environ.get(BACKEND_VARIABLE)
+    if given in ("cpu", "gpu"):
+        return "gpu" if given == "gpu" else "cpu"
     return "gpu" if _has_nvidia_gpu() and not _is_cpu_build() else "cpu"
 
 

@@ -7,17 +7,22 @@ Every field's bound stands here, so that an error can name it.
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
+
+from pipeline.cluster_settings import (
+    AirflowSettings,
+    CrontabSettings,
+    KubeRaySettings,
+    RayJobsSettings,
+    ScheduleSettings,
+    SlurmSettings,
+)
+from pipeline.settings_base import Settings
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Kind = Literal["user", "item"]
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"  # becomes part of file names
 KINDS: tuple[Kind, Kind] = ("item", "user")
-
-
-class Settings(BaseModel):
-    """Base of all groups: immutable, unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
 
 class ItemGroupSettings(Settings):
@@ -157,7 +162,15 @@ class DatasetSettings(Settings):
 class JsonOutputSettings(Settings):
     """An answer that should be one JSON object with these keys, each a text."""
 
-    keys: list[str] = Field(min_length=1)
+    keys: list[Annotated[str, Field(min_length=1)]] = Field(min_length=1)
+    constrained: bool = Field(default=False, description="let the model write nothing but such an object")
+
+    @field_validator("keys")
+    @classmethod
+    def _different(cls, keys: list[str]) -> list[str]:
+        if len(set(keys)) < len(keys):
+            raise ValueError("must be different from each other")
+        return keys
 
 
 class PromptSettings(Settings):
@@ -173,7 +186,7 @@ class PromptSettings(Settings):
 class KnowledgeSettings(Settings):
     """A prompt set."""
 
-    name: str
+    name: str = Field(pattern=NAME)
     max_history: int = Field(ge=1, description="most recent ratings that a user prompt may show")
     user: PromptSettings
     item: PromptSettings
@@ -206,11 +219,14 @@ class SamplingSettings(Settings):
 class ModelSettings(Settings):
     """The target model."""
 
-    name: str
+    name: str = Field(pattern=NAME)
     path: str = Field(description="local folder, hub id, or 'package:<name>' for an embedded model")
     revision: str | None = None
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     max_model_len: int = Field(ge=64)
+    tensor_parallel_size: int = Field(
+        default=1, ge=1, description="GPUs that share it; engine.tensor_parallel_size is this unless set"
+    )
     trust_remote_code: bool = False
     chat_template_args: dict[str, bool | str | int] = {}
     sampling: SamplingSettings = SamplingSettings()
@@ -273,6 +289,12 @@ class ClusterSettings(Settings):
     num_workers: int | Literal["auto"] = "auto"
     cpus_per_worker: int | Literal["auto"] = "auto"
     max_shard_attempts: int = Field(default=3, ge=1)
+    schedule: ScheduleSettings = Field(default=ScheduleSettings(), description="of rendered manifests")
+    ray_jobs: RayJobsSettings | None = None
+    kuberay: KubeRaySettings | None = None
+    slurm: SlurmSettings | None = None
+    crontab: CrontabSettings | None = None
+    airflow: AirflowSettings | None = None
 
     @model_validator(mode="after")
     def _positive(self) -> "ClusterSettings":
@@ -311,7 +333,7 @@ class RunSettings(Settings):
     cluster: ClusterSettings
     paths: PathsSettings
     limit: Annotated[int, Field(ge=1)] | Literal["all"]
-    run_id: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    run_id: str | None = Field(default=None, pattern=NAME)
     offset: int = Field(default=0, ge=0, description="entities of the sample's ranking to pass over")
     history_cutoff: datetime | None = None
     max_failed_fraction: Fraction = 0.01

@@ -27,6 +27,22 @@ class ModelError(PipelineError):
     """The model cannot be found, read, or served."""
 
 
+class BusyError(PipelineError):
+    """Another process works on the same data; the message names it."""
+
+
+class PublishError(PipelineError):
+    """A snapshot that must not be put in force. The one in force is untouched, everything is kept."""
+
+    exit_code = 1
+
+
+class StorageError(PipelineError):
+    """Results cannot be kept, for example because the disk is full; what was finished is kept."""
+
+    exit_code = 1
+
+
 class GenerationError(PipelineError):
     """Generation ended incomplete; what was finished is kept and a rerun resumes."""
 

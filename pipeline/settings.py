@@ -17,6 +17,7 @@ from pipeline.cluster_settings import (
     ScheduleSettings,
     SlurmSettings,
 )
+from pipeline.publish_settings import NightlySettings, PublishSettings
 from pipeline.settings_base import Settings
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -337,6 +338,9 @@ class RunSettings(Settings):
     offset: int = Field(default=0, ge=0, description="entities of the sample's ranking to pass over")
     history_cutoff: datetime | None = None
     max_failed_fraction: Fraction = 0.01
+    retry_failed: bool = Field(default=False, description="rows of a run that failed are generated again")
+    publish: PublishSettings = PublishSettings()
+    nightly: NightlySettings = NightlySettings()
     bench: BenchSettings = BenchSettings()
     dry_run: bool = Field(default=False, description="say what would be generated, and generate nothing")
 

@@ -21,6 +21,7 @@ class WorkerSpec:
     datastore: str | None  # folder of the datastore version to draft from
     datastore_version: str | None
     run_log: str  # file that takes the engine's output
+    text_fingerprint: str = ""  # what the rows carry; empty: `fingerprint`
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class SourceCounts:
 
 @dataclass(frozen=True)
 class WorkerProgress:
-    """Running totals since the worker started. None of them ever decreases."""
+    """Running totals since the worker started, none of which ever decreases, and its engine's state now."""
 
     num_rows: int
     num_output_tokens: int
@@ -51,6 +52,11 @@ class WorkerProgress:
     num_accepted_tokens: int
     num_relaxed_tokens: int
     sources: dict[str, SourceCounts]
+    num_decoded_tokens: int = 0  # those of unfinished texts too
+    num_engine_steps: int = 0  # steps that the drafter drafted in
+    drafter_sec: float = 0.0  # spent on drafting in them
+    num_running: int = 0  # sequences in the batch now
+    price: float | None = None  # the chance from which a draft token is worth verifying now
 
 
 class Worker(Protocol):

@@ -8,7 +8,7 @@ from typing import Any
 from pipeline.settings import RunSettings
 
 # These never change what is written.
-WITHOUT_EFFECT = ("cluster.", "paths.", "run_id", "max_failed_fraction")
+WITHOUT_EFFECT = ("cluster.", "paths.", "publish.", "nightly.", "run_id", "retry_failed", "max_failed_fraction")
 MAX_NAMED = 5
 
 

@@ -1,5 +1,6 @@
 """From the plan to finished parts: the missing shards are run on Ray workers, then everything is checked."""
 
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from pipeline.errors import DataError, GenerationError
 from pipeline.generate.contract import Worker, WorkerProgress, WorkerSpec
 from pipeline.generate.progress import NO_PROGRESS, OnProgress, ProgressSnapshot, ProgressTracker
 from pipeline.generate.shard_queue import ShardQueue
+from pipeline.generate.time_series import TimeSeries
 from pipeline.schemas import FAILED, conform
 from pipeline.storage.files import write_parquet
 from pipeline.storage.layout import RunLayout
@@ -116,10 +118,12 @@ def _run_missing(
         def report(snapshot: ProgressSnapshot) -> None:
             nonlocal last
             last = snapshot
+            series.update(snapshot)
             if on_progress is not None:
                 on_progress(snapshot)
 
-        pool.run(report)
+        with closing(TimeSeries(layout.progress)) as series:
+            pool.run(report)
         return last
 
 

@@ -4,7 +4,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Protocol
 
@@ -23,7 +23,7 @@ OnProgress = Callable[["ProgressSnapshot"], None]
 
 
 def add_progress(a: WorkerProgress, b: WorkerProgress) -> WorkerProgress:
-    """The sum of two workers' totals."""
+    """The sum of two workers' totals and of their batches; their mean price."""
     none = SourceCounts(0, 0)
     sources = {}
     for name in sorted(a.sources | b.sources):
@@ -39,7 +39,21 @@ def add_progress(a: WorkerProgress, b: WorkerProgress) -> WorkerProgress:
         a.num_accepted_tokens + b.num_accepted_tokens,
         a.num_relaxed_tokens + b.num_relaxed_tokens,
         sources,
+        a.num_decoded_tokens + b.num_decoded_tokens,
+        a.num_engine_steps + b.num_engine_steps,
+        a.drafter_sec + b.drafter_sec,
+        a.num_running + b.num_running,
+        _mean_price(a, b),
     )
+
+
+def _mean_price(a: WorkerProgress, b: WorkerProgress) -> float | None:
+    """Weighted by the sequences that pay it; None if neither knows a price."""
+    priced = [(x.price, x.num_running) for x in (a, b) if x.price is not None]
+    num_running = sum(weight for _, weight in priced)
+    if not num_running:
+        return priced[0][0] if priced else None
+    return sum(price * weight for price, weight in priced) / num_running
 
 
 @dataclass(frozen=True)
@@ -109,7 +123,8 @@ class ProgressTracker:
         """Worker process `worker` is gone, or was never ready."""
         tally = self._live.pop(worker, None)
         if tally is not None:
-            self._retired = add_progress(self._retired, tally.latest)
+            stopped = replace(tally.latest, num_running=0, price=None)
+            self._retired = add_progress(self._retired, stopped)
 
     def update(self, worker: int, progress: WorkerProgress) -> None:
         """The totals that `worker` reports; ignored if it is gone."""

@@ -48,6 +48,40 @@ class RunLayout:
         """What vLLM and Ray had to say."""
         return self.root / "run.log"
 
+    @property
+    def progress(self) -> Path:
+        """How far the generation was, every few seconds (`pipeline/generate/time_series.py`)."""
+        return self.root / "progress.jsonl"
+
+    @property
+    def night(self) -> Path:
+        """What the night did, step by step; not there for a plain run."""
+        return self.root / "night.json"
+
+    @property
+    def quality(self) -> Path:
+        """What the quality gate measured; not there if it did not run."""
+        return self.root / "quality.json"
+
+    def report(self, suffix: str) -> Path:
+        """The morning report: `md` and `html` for people, `json` for the next nights' comparison."""
+        return self.root / f"report.{suffix}"
+
+    @property
+    def metrics(self) -> Path:
+        """The run's figures in Prometheus text format."""
+        return self.root / "metrics.prom"
+
+    @property
+    def changes(self) -> Path:
+        """Every entity of the night and what became of it since the snapshot in force."""
+        return self.root / "changes.parquet"
+
+    @property
+    def validation(self) -> Path:
+        """What validation found in the snapshot that was made of this run."""
+        return self.root / "validation.json"
+
 
 @dataclass(frozen=True)
 class DatasetLayout:
@@ -68,6 +102,30 @@ class DatasetLayout:
     def run(self, run_id: str) -> RunLayout:
         """The files of run `run_id`."""
         return RunLayout(self.root / "runs" / run_id)
+
+    @property
+    def runs(self) -> Path:
+        """Folder of runs."""
+        return self.root / "runs"
+
+    @property
+    def knowledge(self) -> Path:
+        """Folder of published snapshots."""
+        return self.root / "knowledge"
+
+    def snapshot(self, version: str) -> Path:
+        """Folder of snapshot `version`: `kind=<kind>/*.parquet`, and `_SUCCESS` once it is complete."""
+        return self.knowledge / version
+
+    @property
+    def current_snapshot(self) -> Path:
+        """File that names the snapshot in force, and thereby its datastore."""
+        return self.knowledge / "CURRENT"
+
+    @property
+    def lock(self) -> Path:
+        """Who works on the dataset: a night, a publication, a rollback."""
+        return self.root / "night.lock"
 
     @property
     def datastore(self) -> Path:

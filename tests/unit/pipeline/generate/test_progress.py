@@ -1,5 +1,6 @@
 import io
 import logging
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -40,6 +41,25 @@ def test_totals_add_up_by_source():
     assert (both.num_rows, both.num_output_tokens, both.num_decode_steps) == (3, 30, 10)
     assert (both.num_draft_tokens, both.num_accepted_tokens, both.num_relaxed_tokens) == (18, 12, 6)
     assert both.sources == {"pool": SourceCounts(16, 9), "context": SourceCounts(1, 1)}
+
+
+def test_the_price_of_several_workers_is_the_mean_over_their_sequences():
+    def priced(price, num_running):
+        return replace(NO_PROGRESS, price=price, num_running=num_running, num_decoded_tokens=10)
+
+    both = add_progress(priced(0.2, 30), priced(0.6, 10))
+    assert (both.price, both.num_running, both.num_decoded_tokens) == (pytest.approx(0.3), 40, 20)
+    assert add_progress(NO_PROGRESS, priced(0.6, 0)).price == 0.6
+    assert add_progress(NO_PROGRESS, NO_PROGRESS).price is None
+
+
+def test_a_lost_worker_runs_nothing_any_more(clock):
+    tracker = ProgressTracker(100, 0, num_workers=2, clock=clock)
+    tracker.worker_ready(0)
+    tracker.update(0, replace(worker_progress(1, 10, 5), num_running=8, price=0.4, drafter_sec=2.0))
+    tracker.worker_lost(0)
+    totals = tracker.snapshot().totals
+    assert (totals.num_running, totals.price, totals.drafter_sec) == (0, None, 2.0)
 
 
 def test_rows_of_running_shards_count_once_when_they_are_committed(clock):

@@ -5,6 +5,7 @@ import sys
 from rich.console import Console
 
 from jobs.cli import entry_point
+from pipeline.domains.raw.watch import reading_shown_on
 from pipeline.dry_run import dry_run, render_dry_run
 from pipeline.generate.progress import progress_view
 from pipeline.generate.summary import render
@@ -19,11 +20,14 @@ from pipeline.settings import RunSettings
 )
 def main(settings: RunSettings) -> None:
     """Generate, then say what came out and where it is."""
-    if settings.dry_run:
-        render_dry_run(dry_run(settings), Console())
-        return
     messages = Console(stderr=True)
-    report = generate_knowledge(settings, lambda: progress_view(messages, settings.model.name))
+    if settings.dry_run:
+        with reading_shown_on(messages):
+            result = dry_run(settings)
+        render_dry_run(result, Console())
+        return
+    with reading_shown_on(messages):
+        report = generate_knowledge(settings, lambda: progress_view(messages, settings.model.name))
     out = Console()
     out.print(f"\nRun {report.run_id}", highlight=False)
     render(report.summary, out)

@@ -21,6 +21,7 @@ from rich.table import Table
 from pipeline.domains import DomainTables, read_domain
 from pipeline.environment import machine_backend
 from pipeline.errors import DataError
+from pipeline.generate.optional_packages import require_drafter_package
 from pipeline.generate.progress import duration
 from pipeline.groups import group_entities
 from pipeline.models.embedded import prepare_embedded_model
@@ -56,7 +57,8 @@ class TokenLengths:
 class TimeEstimate:
     """How long generation would take, and what the estimate rests on."""
 
-    num_output_tokens: int
+    num_output_tokens: int  # of the entities that are asked for
+    num_output_tokens_of_all: int  # of all entities of the domain
     tokens_per_sec: float
     basis: str
 
@@ -64,6 +66,11 @@ class TimeEstimate:
     def seconds(self) -> float:
         """Generation time, without start-up."""
         return self.num_output_tokens / self.tokens_per_sec
+
+    @property
+    def seconds_of_all(self) -> float:
+        """Generation time with limit=all, without start-up."""
+        return self.num_output_tokens_of_all / self.tokens_per_sec
 
 
 @dataclass(frozen=True)
@@ -81,6 +88,7 @@ class DryRun:
 
 def dry_run(settings: RunSettings) -> DryRun:
     """Read, group and render as a run would. Raises `PipelineError` as a run would."""
+    require_drafter_package(settings.drafter.name)
     tables = read_domain(settings.dataset)
     groups = group_entities(tables, settings.dataset)
     chosen = select_entities(groups, settings.limit, offset=settings.offset)
@@ -96,7 +104,7 @@ def dry_run(settings: RunSettings) -> DryRun:
         prompts={kind: _first_prompts(rendered.prompts, kind) for kind in KINDS},
         lengths=_lengths(rendered.prompts),
         num_failed_prompts=rendered.failed.num_rows,
-        estimate=_estimate(settings, rendered.prompts),
+        estimate=_estimate(settings, rendered.prompts, groups),
     )
 
 
@@ -161,20 +169,25 @@ def _lengths(prompts: pa.Table) -> dict[Kind, TokenLengths]:
     return lengths
 
 
-def _estimate(settings: RunSettings, prompts: pa.Table) -> TimeEstimate:
+def _estimate(settings: RunSettings, prompts: pa.Table, groups: pa.Table) -> TimeEstimate:
     """From the newest finished run of this model if there is one, else from the first-run rates."""
-    num_prompts = {kind: _of_kind(prompts, kind).num_rows for kind in KINDS}
+    rate, tokens_per_text, basis = _expected(settings)
+
+    def num_tokens(rows: pa.Table) -> int:
+        return round(sum(_of_kind(rows, kind).num_rows * tokens_per_text[kind] for kind in KINDS))
+
+    return TimeEstimate(num_tokens(prompts), num_tokens(groups), rate, basis)
+
+
+def _expected(settings: RunSettings) -> tuple[float, dict[Kind, float], str]:
+    """(tokens per second, mean tokens of a text by kind, what both rest on)."""
     runs = DatasetLayout.of(settings.paths.data, settings.dataset.name).root / "runs"
     for path in sorted(runs.glob("*/manifest.json"), key=lambda file: file.stat().st_mtime, reverse=True):
         if (measured := _measured(path, settings)) is not None:
-            rate, tokens_per_text = measured
-            num_tokens = sum(num_prompts[kind] * tokens_per_text[kind] for kind in KINDS)
-            return TimeEstimate(round(num_tokens), rate, f"as in run {path.parent.name}")
-    rate = FIRST_RUN_TOKENS_PER_SEC[machine_backend()]
-    num_tokens = sum(num_prompts[kind] * settings.knowledge.prompt(kind).max_tokens for kind in KINDS)
-    return TimeEstimate(
-        num_tokens, rate, "one worker, no run of this model yet, every text as long as allowed"
-    )
+            return (*measured, f"as in run {path.parent.name}")
+    longest = {kind: float(settings.knowledge.prompt(kind).max_tokens) for kind in KINDS}
+    basis = "a guess for one worker: no run of this model yet, every text as long as allowed"
+    return FIRST_RUN_TOKENS_PER_SEC[machine_backend()], longest, basis
 
 
 def _measured(manifest: Path, settings: RunSettings) -> tuple[float, dict[Kind, float]] | None:
@@ -208,14 +221,24 @@ def render_dry_run(result: DryRun, out: Console) -> None:
             out.print(prompt, markup=False, highlight=False, soft_wrap=True)
     out.rule()
     _print_lengths(result, out)
+    _print_estimate(result, out)
+    out.print("Nothing was generated or written.")
+
+
+def _print_estimate(result: DryRun, out: Console) -> None:
     estimate = result.estimate
-    out.print(
-        f"Generation would write about {estimate.num_output_tokens:,} tokens and take "
-        f"{duration(estimate.seconds)} at {estimate.tokens_per_sec:,.0f} tokens/s ({estimate.basis}).\n"
-        "Nothing was generated or written.",
-        highlight=False,
-        soft_wrap=True,
-    )
+    asked_for = " and ".join(f"{found.num_prompts:,} {kind}s" for kind, found in result.lengths.items())
+    lines = [
+        f"Generation for {asked_for} would write about {estimate.num_output_tokens:,} tokens and take "
+        f"{duration(estimate.seconds)} at {estimate.tokens_per_sec:,.0f} tokens/s ({estimate.basis})."
+    ]
+    if estimate.num_output_tokens_of_all > estimate.num_output_tokens:
+        lines.append(
+            f"With limit=all it would be about {estimate.num_output_tokens_of_all:,} tokens and "
+            f"{duration(estimate.seconds_of_all)}."
+        )
+    for line in lines:
+        out.print(line, highlight=False, soft_wrap=True)
 
 
 def _print_bad_rows(result: DryRun, out: Console) -> None:

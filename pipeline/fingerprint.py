@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pipeline.settings import (
+    KINDS,
     AcceptanceSettings,
     KnowledgeSettings,
     ModelSettings,
@@ -22,7 +23,8 @@ from pipeline.settings import (
 from pipeline.storage.files import sha256_of_json
 
 FINGERPRINT_CHARS = 16
-_IN_PROMPT = {"max_words", "json_output"}  # seen in the prompt, or after the text is written
+_NOT_OF_MODEL = {"sampling", "revision", "trust_remote_code", "tensor_parallel_size"}
+_NOT_COUNTED = {"max_words", "json_output"}  # seen in the prompt; counted where answers are structured
 
 
 def text_fingerprint(
@@ -36,17 +38,25 @@ def text_fingerprint(
         {
             "model": _model(model),
             "model_revision": model_revision,
-            "knowledge": knowledge.model_dump(mode="json", exclude={"user": _IN_PROMPT, "item": _IN_PROMPT}),
+            "knowledge": _knowledge(knowledge),
             "acceptance": _acceptance(acceptance),
             "sampling": model.sampling.model_dump(mode="json"),
         }
     )
 
 
+def row_fingerprint(settings: RunSettings, model_revision: str) -> str:
+    """The `text_fingerprint` that rows of this run carry: only LASER's verification can be relaxed."""
+    acceptance = settings.acceptance
+    if settings.drafter.name != "laser":
+        acceptance = AcceptanceSettings(name="strict", top_k=1, min_prob=0.0)
+    return text_fingerprint(settings.model, model_revision, settings.knowledge, acceptance)
+
+
 def run_fingerprint(
     settings: RunSettings, model_revision: str, tokenizer_hash: str, datastore_version: str | None
 ) -> str:
-    """16 hex digits over what the texts of this run depend on. Rows and manifests carry it."""
+    """16 hex digits over what the texts of this run depend on. The manifests of its parts carry it."""
     text = text_fingerprint(settings.model, model_revision, settings.knowledge, settings.acceptance)
     return _shortened(
         {
@@ -82,7 +92,16 @@ def _drafts(settings: RunSettings, datastore_version: str | None) -> dict[str, A
 
 def _model(model: ModelSettings) -> dict[str, Any]:
     """The model without its sampling; `revision` is what was asked for, the caller names what was found."""
-    return model.model_dump(mode="json", exclude={"sampling", "revision", "trust_remote_code"})
+    return model.model_dump(mode="json", exclude=_NOT_OF_MODEL)
+
+
+def _knowledge(knowledge: KnowledgeSettings) -> dict[str, Any]:
+    """The prompt set. How answers are parsed decides what a row holds, and may constrain what is written."""
+    values = knowledge.model_dump(mode="json", exclude=dict.fromkeys(KINDS, _NOT_COUNTED))
+    for kind in KINDS:
+        if (json_output := knowledge.prompt(kind).json_output) is not None:
+            values[kind]["json_output"] = json_output.model_dump(mode="json")
+    return values
 
 
 def _acceptance(acceptance: AcceptanceSettings) -> dict[str, Any]:

@@ -14,8 +14,12 @@ _NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?$"
 
 def with_values(rows: pa.Table, column: str, what: str, log: FailureLog) -> pa.Table:
     """The rows whose string `column` is neither null nor blank; `what` names it in the reason."""
-    blank = pc.fill_null(pc.equal(pc.utf8_trim_whitespace(rows[column]), ""), True)
-    return reject(rows, blank, f"no {what}", log)
+    return reject(rows, is_blank(rows[column]), f"no {what}", log)
+
+
+def is_blank(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Whether each of `texts` is null or nothing but white space."""
+    return pc.fill_null(pc.equal(pc.utf8_trim_whitespace(texts), ""), True)
 
 
 def with_ratings(rows: pa.Table, minimum: float, maximum: float, log: FailureLog) -> pa.Table:

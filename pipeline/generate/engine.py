@@ -1,6 +1,7 @@
 """One vLLM engine: requests in, finished texts with their statistics out. Owned by a single thread."""
 
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -8,9 +9,11 @@ from typing import Any
 from pipeline.environment import silence_telemetry
 from pipeline.errors import ModelError
 from pipeline.generate.contract import SourceCounts, WorkerSpec
-from pipeline.settings import SamplingSettings
+from pipeline.prompts.outputs import json_schema
+from pipeline.settings import Kind, SamplingSettings
 
 FINISHED = ("stop", "length", "repetition")
+STATE_EVERY_SEC = 1.0
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,7 @@ class TextRequest:
     """One text to write. `key` is unique within the engine."""
 
     key: str
-    kind: str
+    kind: Kind
     group: str
     entity_id: str
     prompt_token_ids: Sequence[int]
@@ -37,6 +40,18 @@ class WrittenText:
     num_accepted_tokens: int
     num_relaxed_tokens: int
     num_decode_steps: int
+
+
+@dataclass(frozen=True)
+class EngineState:
+    """Running totals and the present batch of an engine, at most about `STATE_EVERY_SEC` old."""
+
+    sources: dict[str, SourceCounts]  # draft source -> its draft tokens so far
+    num_output_tokens: int = 0  # of all requests so far, unfinished ones included
+    num_steps: int = 0  # that the drafter drafted in
+    drafter_sec: float = 0.0
+    num_running: int = 0
+    price: float | None = None  # None without LASER
 
 
 @dataclass(frozen=True)
@@ -70,6 +85,8 @@ class TextEngine:
         from vllm import LLM
         from vllm.sampling_params import SamplingParams
 
+        self.state = EngineState({})  # replaced as a whole: other threads may read it
+        self._state_at = time.monotonic()
         self.num_output_tokens = 0  # of all requests so far, unfinished ones included
         self._num_tokens_of: dict[str, int] = {}
         self._learn_texts = learn_texts
@@ -112,11 +129,15 @@ class TextEngine:
         outputs = self._llm.llm_engine.step()
         for output in outputs:
             self._count_tokens(output)
-        finished = [output for output in outputs if output.finished]
-        if not finished:
-            return []
-        texts = [self._written(output) for output in finished]
-        if self._drafts_with_laser:
+        texts = self._finished([output for output in outputs if output.finished])
+        now = time.monotonic()
+        if self.is_idle or now - self._state_at >= STATE_EVERY_SEC:
+            self.state, self._state_at = self._current_state(), now
+        return texts
+
+    def _finished(self, outputs: list[Any]) -> list[WrittenText]:
+        texts = [self._written(output) for output in outputs]
+        if texts and self._drafts_with_laser:
             texts = self._with_laser_counts(texts)
         for text in texts:
             del self._requests[text.key]
@@ -133,18 +154,21 @@ class TextEngine:
         """What the first worker returns for `method` (of its extension class)."""
         return self._llm.collective_rpc(method, args=args)[0]
 
-    def sources(self) -> dict[str, SourceCounts]:
-        """Draft tokens by source so far; empty for drafters that have only one."""
+    def _current_state(self) -> EngineState:
+        num_running = min(len(self._requests), self._spec.settings.engine.max_num_seqs)
         if not self._drafts_with_laser:
-            return {}
+            return EngineState({}, self.num_output_tokens, num_running=num_running)
         from drafters import vllm_adapter
 
-        stats = vllm_adapter.drafter_stats(self._llm).sources
-        return {
+        stats = vllm_adapter.drafter_stats(self._llm)
+        sources = {
             name: SourceCounts(s.num_draft_tokens, s.num_accepted_tokens)
-            for name, s in stats.items()
+            for name, s in stats.sources.items()
             if s.num_draft_tokens
         }
+        return EngineState(
+            sources, self.num_output_tokens, stats.num_steps, stats.propose_sec, num_running, stats.price
+        )
 
     def calibration(self) -> dict[str, Any] | None:
         """What the drafter has learned, for the next datastore version."""
@@ -170,8 +194,19 @@ class TextEngine:
             seed=sampling.seed if sampling.temperature > 0 else None,
             max_tokens=request.max_tokens,
             repetition_detection=_repetition_detection(sampling),
+            structured_outputs=self._structured_outputs(request),
             extra_args=self._extra_args(request),
         )
+
+    def _structured_outputs(self, request: TextRequest) -> Any:
+        """The grammar of the answer, if its prompt set constrains it. Drafts and relaxed tokens obey it too:
+        vLLM cuts drafts to what the grammar allows and masks the logits that the acceptance rule sees."""
+        json_output = self._spec.settings.knowledge.prompt(request.kind).json_output
+        if json_output is None or not json_output.constrained:
+            return None
+        from vllm.sampling_params import StructuredOutputsParams
+
+        return StructuredOutputsParams(json=json_schema(json_output))
 
     def _extra_args(self, request: TextRequest) -> dict[str, Any] | None:
         if not self._drafts_with_laser:
@@ -235,7 +270,7 @@ def _repetition_detection(sampling: SamplingSettings) -> Any:
 
 
 def _engine_arguments(spec: WorkerSpec) -> dict[str, Any]:
-    model, engine = spec.settings.model, spec.settings.engine
+    model, engine, knowledge = spec.settings.model, spec.settings.engine, spec.settings.knowledge
     arguments: dict[str, Any] = {
         "model": spec.model_path,
         "dtype": model.dtype,
@@ -251,6 +286,11 @@ def _engine_arguments(spec: WorkerSpec) -> dict[str, Any]:
         "disable_log_stats": True,
         **_drafter_arguments(spec),
     }
+    if any(
+        prompt.json_output and prompt.json_output.constrained for prompt in (knowledge.user, knowledge.item)
+    ):
+        # Without this a model may fill max_tokens with white space between the keys.
+        arguments["structured_outputs_config"] = {"backend": "xgrammar", "disable_any_whitespace": True}
     if engine.max_num_batched_tokens is not None:
         arguments["max_num_batched_tokens"] = engine.max_num_batched_tokens
     return arguments

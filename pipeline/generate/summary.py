@@ -1,6 +1,7 @@
 """What a run has produced, in numbers: for the terminal, and for `manifest.json`."""
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from pipeline.generate.progress import duration
 from pipeline.storage.layout import RunLayout
 
 NGRAM_TOKENS = 8
+MAX_REASONS = 20
 COUNTS = (
     "num_output_tokens",
     "num_decode_steps",
@@ -39,6 +41,7 @@ class KindSummary:
     num_draft_tokens: int
     num_accepted_tokens: int
     num_relaxed_tokens: int
+    num_malformed: int | None = None  # answers that are not the JSON asked for; None: plain text was
 
     @property
     def tokens_per_step(self) -> float | None:
@@ -65,6 +68,7 @@ class RunSummary:
     parts: str
     failed: str
     log: str
+    unfinished: dict[str, int]  # last reason -> shards that were given up for it
 
     @property
     def num_rows(self) -> int:
@@ -102,11 +106,13 @@ def summarize(
     outcome: GenerationOutcome,
     layout: RunLayout,
     elapsed_sec: float,
+    structured: Collection[str] = (),
 ) -> RunSummary:
     """The summary of a run.
 
     `knowledge` (schema KNOWLEDGE) is read batch by batch, so that a dataset need not fit in memory;
-    `failed` is the content of failed.parquet; `elapsed_sec` is what the user waited.
+    `failed` is the content of failed.parquet; `elapsed_sec` is what the user waited; `structured` are the
+    kinds whose answers should be JSON.
     """
     counts: Counter[tuple[str, str, str]] = Counter()
     num_repeated = num_ngrams = 0
@@ -115,7 +121,9 @@ def summarize(
         repeated, total = count_repeated_ngrams(batch["token_ids"])
         num_repeated, num_ngrams = num_repeated + repeated, num_ngrams + total
     return RunSummary(
-        kinds=[_kind_summary(kind, counts) for kind in sorted({key[0] for key in counts})],
+        kinds=[
+            _kind_summary(kind, counts, kind in structured) for kind in sorted({key[0] for key in counts})
+        ],
         num_failed=dict(Counter(failed["stage"].to_pylist())),
         looping_share=_ratio(num_repeated, num_ngrams),
         sources=outcome.progress.sources,
@@ -125,35 +133,63 @@ def summarize(
         parts=str(layout.parts),
         failed=str(layout.failed),
         log=str(layout.log),
+        unfinished=dict(Counter(outcome.unfinished.values()).most_common(MAX_REASONS)),
     )
 
 
 def _counts(batch: pa.RecordBatch) -> Counter[tuple[str, str, str]]:
-    """Sums by (kind, finish reason, column); column `num_rows` counts rows."""
+    """Sums by (kind, finish reason, column); `num_rows`: rows, `num_unparsed`: those without `parsed`."""
     keys = ["kind", "finish_reason"]
     table = pa.Table.from_batches([batch.select([*keys, *COUNTS])])
-    sums = table.group_by(keys).aggregate([([], "count_all"), *((name, "sum") for name in COUNTS)])
+    table = table.append_column("num_unparsed", pc.is_null(batch["parsed"]).cast(pa.int32()))
+    names = [*COUNTS, "num_unparsed"]
+    sums = table.group_by(keys).aggregate([([], "count_all"), *((name, "sum") for name in names)])
     counts: Counter[tuple[str, str, str]] = Counter()
     for row in sums.to_pylist():
         key = row["kind"], row["finish_reason"]
         counts[*key, "num_rows"] += row["count_all"]
-        for name in COUNTS:
+        for name in names:
             counts[*key, name] += row[f"{name}_sum"]
     return counts
 
 
-def _kind_summary(kind: str, counts: Counter[tuple[str, str, str]]) -> KindSummary:
+def _kind_summary(kind: str, counts: Counter[tuple[str, str, str]], is_structured: bool) -> KindSummary:
     reasons = {
         reason: number
         for (of_kind, reason, name), number in sorted(counts.items())
         if of_kind == kind and name == "num_rows"
     }
     sums = {name: sum(counts[kind, reason, name] for reason in reasons) for name in COUNTS}
-    return KindSummary(kind=kind, num_rows=sum(reasons.values()), finish_reasons=reasons, **sums)
+    num_unparsed = sum(counts[kind, reason, "num_unparsed"] for reason in reasons)
+    return KindSummary(
+        kind=kind,
+        num_rows=sum(reasons.values()),
+        finish_reasons=reasons,
+        num_malformed=num_unparsed if is_structured else None,
+        **sums,
+    )
 
 
 def count_repeated_ngrams(texts: pa.Array, size: int = NGRAM_TOKENS) -> tuple[int, int]:
-    """(n-grams that stood earlier in the same text, all n-grams) of `texts`, a list<int> array.
+    """(n-grams that stood earlier in the same text, all n-grams) of `texts`, a list<int> array."""
+    hashes, _ = _ngrams(texts, size)
+    return len(hashes) - len(np.unique(hashes)), len(hashes)
+
+
+def repeated_shares(texts: pa.Array, size: int = NGRAM_TOKENS) -> np.ndarray:
+    """For each text of `texts`, a list<int> array, the share of its n-grams that stood earlier in it.
+
+    0 for a text too short to have one.
+    """
+    hashes, text = _ngrams(texts, size)
+    _, first = np.unique(hashes, return_index=True)
+    num_ngrams = np.bincount(text, minlength=len(texts))
+    num_repeated = num_ngrams - np.bincount(text[first], minlength=len(texts))
+    return num_repeated / np.maximum(num_ngrams, 1)
+
+
+def _ngrams(texts: pa.Array, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """(hash, number of its text) of every n-gram of `texts`; equal n-grams of two texts differ.
 
     N-grams are told apart by a 64-bit hash; a collision among a billion of them is a matter of percents.
     """
@@ -161,13 +197,12 @@ def count_repeated_ngrams(texts: pa.Array, size: int = NGRAM_TOKENS) -> tuple[in
     text = pc.list_parent_indices(texts).to_numpy(zero_copy_only=False).astype(np.uint64)
     num_windows = len(tokens) - size + 1
     if num_windows < 1:
-        return 0, 0
+        return np.empty(0, np.uint64), np.empty(0, np.int64)
     inside = text[:num_windows] == text[size - 1 :]
     hashes = _mixed(text[:num_windows])
     for position in range(size):
         hashes = _mixed(hashes ^ tokens[position : position + num_windows])
-    hashes = hashes[inside]
-    return len(hashes) - len(np.unique(hashes)), len(hashes)
+    return hashes[inside], text[:num_windows][inside].astype(np.int64)
 
 
 def _mixed(values: np.ndarray) -> np.ndarray:
@@ -189,13 +224,16 @@ def _kind_table(summary: RunSummary) -> Table:
     reasons = sorted({reason for kind in summary.kinds for reason in kind.finish_reasons})
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("kind")
-    for name in ("rows", *reasons, "tokens", "tokens/step", "relaxed"):
+    is_structured = any(kind.num_malformed is not None for kind in summary.kinds)
+    malformed = ["malformed"] if is_structured else []
+    for name in ("rows", *reasons, *malformed, "tokens", "tokens/step", "relaxed"):
         table.add_column(name, justify="right")
     for kind in summary.kinds:
         table.add_row(
             kind.kind,
             str(kind.num_rows),
             *(str(kind.finish_reasons.get(reason, 0)) for reason in reasons),
+            *(_number(kind.num_malformed, "d") for _ in malformed),
             str(kind.num_output_tokens),
             _number(kind.tokens_per_step, ".2f"),
             _number(kind.relaxed_share, ".1%"),

@@ -9,12 +9,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.generate.contract import ShardResult, SourceCounts, WorkerProgress, WorkerSpec
+from pipeline.generate.contract import ShardResult, WorkerProgress, WorkerSpec
 from pipeline.generate.engine import EarlierText, TextEngine, TextRequest, WrittenText
 from pipeline.generate.engine_thread import EngineThread, Outcome
+from pipeline.prompts.outputs import parse_output
 from pipeline.schemas import FAILED, KNOWLEDGE
-
-SOURCES_EVERY_TEXTS = 8  # how often the totals by draft source are brought up to date
 
 
 class KnowledgeWorker:
@@ -24,7 +23,6 @@ class KnowledgeWorker:
         self._spec = spec
         self._lock = threading.Lock()
         self._totals: Counter[str] = Counter()
-        self._sources: dict[str, SourceCounts] = {}
         self._engine: EngineThread = EngineThread(lambda: self._build(finished_parts), self._note)
 
     def _build(self, finished_parts: list[str]) -> TextEngine:
@@ -64,7 +62,8 @@ class KnowledgeWorker:
     def progress(self) -> WorkerProgress:
         """Totals since the start."""
         with self._lock:
-            totals, sources = dict(self._totals), dict(self._sources)
+            totals = dict(self._totals)
+        state = self._text_engine.state
         return WorkerProgress(
             num_rows=totals.get("rows", 0),
             num_output_tokens=totals.get("output", 0),
@@ -72,7 +71,12 @@ class KnowledgeWorker:
             num_draft_tokens=totals.get("draft", 0),
             num_accepted_tokens=totals.get("accepted", 0),
             num_relaxed_tokens=totals.get("relaxed", 0),
-            sources=sources,
+            sources=state.sources,
+            num_decoded_tokens=state.num_output_tokens,
+            num_engine_steps=state.num_steps,
+            drafter_sec=state.drafter_sec,
+            num_running=state.num_running,
+            price=state.price,
         )
 
     def close(self) -> dict[str, Any] | None:
@@ -92,11 +96,6 @@ class KnowledgeWorker:
                 accepted=text.num_accepted_tokens,
                 relaxed=text.num_relaxed_tokens,
             )
-            num_rows = self._totals["rows"]
-        if num_rows % SOURCES_EVERY_TEXTS == 0 or self._text_engine.is_idle:
-            sources = self._text_engine.sources()
-            with self._lock:
-                self._sources = sources
 
     def _knowledge_row(self, row: dict[str, Any], text: WrittenText) -> dict[str, Any]:
         spec, settings = self._spec, self._spec.settings
@@ -105,6 +104,7 @@ class KnowledgeWorker:
             "kind": row["kind"],
             "group": row["group"],
             "text": text.text,
+            "parsed": parse_output(settings.knowledge, row["kind"], text.text),
             "token_ids": text.token_ids,
             "prompt_hash": row["prompt_hash"],
             "num_prompt_tokens": len(row["prompt_token_ids"]),
@@ -119,7 +119,7 @@ class KnowledgeWorker:
             "knowledge": settings.knowledge.name,
             "acceptance": settings.acceptance_label,
             "datastore_version": spec.datastore_version,
-            "fingerprint": spec.fingerprint,
+            "fingerprint": spec.text_fingerprint or spec.fingerprint,
             "run_id": spec.run_id,
             "generated_at": datetime.now(UTC),
             "history_cutoff": row["history_cutoff"],

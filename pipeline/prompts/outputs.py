@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from pipeline.settings import Kind, KnowledgeSettings
+from pipeline.settings import KINDS, JsonOutputSettings, Kind, KnowledgeSettings
 
 MAX_STARTS = 8  # opening braces that are tried; a text of braces only must not take quadratic time
 
@@ -13,8 +13,9 @@ _decoder = json.JSONDecoder()
 def parse_output(knowledge: KnowledgeSettings, kind: Kind, text: str) -> str | None:
     """The answer's JSON object with the expected keys, in their order, as one line; None if malformed.
 
-    Also None where the prompt set asks for plain text (see `is_structured`). The object may stand in a code
-    fence or between other words; its other keys are dropped, and a value must be a text that is not blank.
+    Also None where the prompt set asks for plain text (see `structured_kinds`). The object may stand in a
+    code fence or between other words; its other keys are dropped, and a value must be a text that is not
+    blank.
     """
     settings = knowledge.prompt(kind).json_output
     if settings is None:
@@ -26,9 +27,19 @@ def parse_output(knowledge: KnowledgeSettings, kind: Kind, text: str) -> str | N
     return None
 
 
-def is_structured(knowledge: KnowledgeSettings, kind: Kind) -> bool:
-    """Whether an answer about `kind` can be malformed."""
-    return knowledge.prompt(kind).json_output is not None
+def structured_kinds(knowledge: KnowledgeSettings) -> frozenset[Kind]:
+    """The kinds whose answers can be malformed."""
+    return frozenset(kind for kind in KINDS if knowledge.prompt(kind).json_output is not None)
+
+
+def json_schema(json_output: JsonOutputSettings) -> dict[str, Any]:
+    """The JSON schema of what `parse_output` takes; for decoding that allows nothing else."""
+    return {
+        "type": "object",
+        "properties": {key: {"type": "string", "minLength": 1} for key in json_output.keys},
+        "required": list(json_output.keys),
+        "additionalProperties": False,
+    }
 
 
 def _objects(text: str) -> list[dict[str, Any]]:

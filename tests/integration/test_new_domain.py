@@ -39,8 +39,10 @@ def followed(tmp_path_factory) -> Path:
     downloaded = run(folder, blocks("sh")[0])
     if downloaded.returncode:
         pytest.skip(f"no package index: {downloaded.stderr[-200:]}")
-    (folder / place).parent.mkdir(parents=True)
-    (folder / place).write_text(blocks("yaml")[0], encoding="utf-8")
+    own_prompts = re.search(r"`(my/configs/knowledge/[^`]+)`", PAGE)[1]
+    for path, content in zip((place, own_prompts), blocks("yaml"), strict=True):
+        (folder / path).parent.mkdir(parents=True)
+        (folder / path).write_text(content, encoding="utf-8")
     return folder
 
 
@@ -52,6 +54,15 @@ def test_the_dry_run_shows_what_was_understood(followed):
         assert expected in shown.stdout
     assert shown.stdout.count("prompt of one") == 6
     assert not (followed / "data").exists()
+
+
+def test_prompts_of_ones_own(followed):
+    shown = run(followed, blocks("sh")[1].strip() + " knowledge=blurb")
+    assert shown.returncode == 0, shown.stderr
+    assert "in at most 30 words." in shown.stdout
+    assert (
+        'answer with one JSON object, {"likes": "…", "dislikes": "…"}, at most 30 words each.' in shown.stdout
+    )
 
 
 @pytest.mark.slow

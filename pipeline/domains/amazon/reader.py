@@ -1,12 +1,14 @@
 """Amazon reviews and metadata as domain tables.
 
 The three published layouts (McAuley's 2014 and 2018 sets, Amazon Reviews'23 of Hou et al.) are JSON lines
-under different names; the metadata of 2014 is written in Python's notation. Only the columns that are
-used are kept while the files stream by, so review texts cost no memory: about 60 bytes an interaction.
+under different names; the metadata of 2014 is written in Python's notation, and that of 2014 and 2018 has
+HTML's entities in its texts. Only the columns that are used are kept while the files stream by, so review
+texts cost no memory: about 60 bytes an interaction. Items outside the k-core leave nothing but their ids.
 """
 
+import html
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from pipeline.domains.raw.lines import read_line_blocks
 from pipeline.domains.raw.records import parse_literal
@@ -55,6 +57,7 @@ LAYOUTS = {
         {"brand": "brand", "price": "price"},
     ),
 }  # fmt: skip
+SHOWN = frozenset({"title", "category", "categories", "brand", "store", "feature", "features"})
 
 
 def read_amazon(settings: DatasetSettings) -> DomainTables:
@@ -74,7 +77,22 @@ def read_amazon(settings: DatasetSettings) -> DomainTables:
         ),
         k_core=amazon.k_core,
     )  # fmt: skip
-    return read_tables(settings, tables, "dataset.amazon", parse_literal)
+    return read_tables(settings, tables, "dataset.amazon", parse_record)
+
+
+def parse_record(line: str) -> dict[str, Any] | None:
+    """The object of a line, HTML's entities in what prompts show replaced by their characters."""
+    record = parse_literal(line)
+    if record is not None and "&" in line:
+        for key in SHOWN & record.keys():
+            record[key] = _unescaped(record[key])
+    return record
+
+
+def _unescaped(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_unescaped(member) for member in value]
+    return html.unescape(value) if isinstance(value, str) else value
 
 
 def _layout(amazon: AmazonSettings, base: str | None) -> Layout:

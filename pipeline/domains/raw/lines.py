@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.domains.raw.sources import UNREADABLE, AnyFile
+from pipeline.domains.raw.sources import UNREADABLE, AnyFile, open_file
 from pipeline.errors import DataError
 
 BLOCK_BYTES = 16 << 20
@@ -42,7 +42,7 @@ def read_line_blocks(
     """
     first = 1
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             for block in _whole_lines(file, path, block_bytes):
                 raw = _cut_lines(block)
                 yield _decoded(raw, first, fallback_encoding)

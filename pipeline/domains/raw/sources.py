@@ -10,8 +10,10 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Literal
 
+from fsspec.compression import compr
 from fsspec.core import split_protocol, url_to_fs
 
+from pipeline.domains.raw.watch import watched
 from pipeline.errors import DataError
 
 # What reading a damaged, locked or vanished file raises, whatever it is compressed with.
@@ -44,9 +46,13 @@ class Source:
     def open(self, mode: Literal["rb"] = "rb") -> BinaryIO:
         """The decompressed bytes. Raises `DataError` if nothing can be opened."""
         compression = _COMPRESSED.get(PurePosixPath(self.name).suffix.lower())
+        if compression is not None and compression not in compr:
+            raise DataError(f"{self}: cannot be opened: {compression} needs the package zstandard")
         try:
             filesystem, path = _filesystem(self.location)
-            opened: BinaryIO = filesystem.open(path, mode, compression=compression)
+            raw = filesystem.open(path, mode)
+            file = watched(raw, self.name, getattr(raw, "size", None))
+            opened: BinaryIO = compr[compression](file, mode="r") if compression else file
         except _UNUSABLE as error:
             reason = getattr(error, "strerror", None) or error
             raise DataError(f"{self}: cannot be opened: {reason}") from error
@@ -54,6 +60,14 @@ class Source:
 
 
 AnyFile = Path | Source  # what readers of text open
+
+
+def open_file(path: AnyFile) -> BinaryIO:
+    """The bytes of `path`, a compressed source's decompressed."""
+    if isinstance(path, Source):
+        return path.open()
+    opened: BinaryIO = watched(path.open("rb"), path.name, path.stat().st_size)
+    return opened
 
 
 def find_sources(patterns: str | Sequence[str], base: str | None, field: str) -> list[Source]:

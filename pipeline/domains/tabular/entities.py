@@ -4,11 +4,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.domains.raw.failures import LINE, FailureLog, reject
+from pipeline.domains.raw.failures import CONTENT, LINE, FailureLog, reject
 from pipeline.domains.raw.records import LIST_SEPARATOR
 from pipeline.domains.tables import attribute_maps
 from pipeline.domains.tabular.rows import RawTable, read_table_rows, require_rows
-from pipeline.domains.validation import with_unique, with_values
+from pipeline.domains.validation import is_blank, with_unique, with_values
 from pipeline.schemas import ITEMS, USERS, conform
 from pipeline.settings import CategoriesColumnSettings, ItemsTableSettings, UsersTableSettings
 
@@ -30,10 +30,13 @@ def user_columns(settings: UsersTableSettings) -> dict[str, str]:
     }
 
 
-def read_items(table: RawTable, settings: ItemsTableSettings) -> pa.Table:
-    """The items of all files, as an ITEMS table; bad rows are in the logs of `table`."""
+def read_items(table: RawTable, settings: ItemsTableSettings, wanted: pa.Array | None = None) -> pa.Table:
+    """The items of all files, as an ITEMS table; bad rows are in the logs of `table`.
+
+    `wanted`: the ids of the items to keep; the others are passed over and cost no memory.
+    """
     parts = []
-    for log, rows in _unique_rows(table, "item_id", "item"):
+    for log, rows in _unique_rows(table, "item_id", "item", needed="title", wanted=wanted):
         rows = with_values(rows, "title", "title", log)
         title = pc.utf8_trim_whitespace(rows["title"])
         rows = rows.set_column(rows.schema.get_field_index("title"), "title", title)
@@ -46,7 +49,7 @@ def read_items(table: RawTable, settings: ItemsTableSettings) -> pa.Table:
 
 def read_users(table: RawTable, settings: UsersTableSettings) -> pa.Table:
     """The users of all files, as a USERS table; bad rows are in the logs of `table`."""
-    unique = _unique_rows(table, "user_id", "user")
+    unique = _unique_rows(table, "user_id", "user", needed="user_id")
     parts = [_with_attributes(rows, list(settings.attributes)) for _, rows in unique]
     rows = _merged(table, parts).select(["user_id", "attributes"])
     return conform(rows, USERS, table.place, unique=("user_id",))
@@ -59,11 +62,16 @@ def users_of(interactions: pa.Table) -> pa.Table:
     return conform(pa.table(columns), USERS, "users of the interactions", unique=("user_id",))
 
 
-def _unique_rows(table: RawTable, column: str, what: str) -> list[tuple[FailureLog, pa.Table]]:
-    """For each file its rows with an id that no earlier row has."""
+def _unique_rows(
+    table: RawTable, column: str, what: str, needed: str, wanted: pa.Array | None = None
+) -> list[tuple[FailureLog, pa.Table]]:
+    """For each file its rows with an id that no earlier row has; lines are kept where `needed` lacks."""
     by_log: dict[int, tuple[FailureLog, list[pa.Table]]] = {}
     for log, rows in read_table_rows(table):
-        by_log.setdefault(id(log), (log, []))[1].append(with_values(rows, column, f"{what} id", log))
+        rows = with_values(rows, column, f"{what} id", log)
+        if wanted is not None:
+            rows = rows.filter(pc.is_in(rows[column], value_set=wanted))
+        by_log.setdefault(id(log), (log, []))[1].append(_without_lines(rows, needed))
     require_rows(table)
     seen = pa.array([], pa.string())
     unique = []
@@ -74,6 +82,12 @@ def _unique_rows(table: RawTable, column: str, what: str) -> list[tuple[FailureL
         seen = pa.concat_arrays([seen, rows[column].combine_chunks()])
         unique.append((log, rows))
     return unique
+
+
+def _without_lines(rows: pa.Table, needed: str) -> pa.Table:
+    """`rows` with the raw lines only of those that lack `needed`: lines of metadata can be kilobytes long."""
+    line = pc.if_else(is_blank(rows[needed]), rows[CONTENT], "")
+    return rows.set_column(rows.schema.get_field_index(CONTENT), CONTENT, line)
 
 
 def _merged(table: RawTable, parts: list[pa.Table]) -> pa.Table:

@@ -1,5 +1,7 @@
 """A domain in tables as domain tables."""
 
+from dataclasses import replace
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -12,7 +14,7 @@ from pipeline.domains.tabular.entities import item_columns, read_items, read_use
 from pipeline.domains.tabular.feedback import feedback_columns, read_feedback
 from pipeline.domains.tabular.rows import RawTable, require_rows
 from pipeline.errors import ConfigError
-from pipeline.settings import DatasetSettings, TabularSettings
+from pipeline.settings import DatasetSettings, ItemsTableSettings, TabularSettings
 
 
 def read_tabular(settings: DatasetSettings) -> DomainTables:
@@ -25,10 +27,15 @@ def read_tabular(settings: DatasetSettings) -> DomainTables:
 def read_tables(
     settings: DatasetSettings, tables: TabularSettings, field: str, parse: Parse = parse_json
 ) -> DomainTables:
-    """Read `tables`, named `field` in messages; `parse` reads a line of JSON."""
+    """Read `tables`, named `field` in messages; `parse` reads a line of JSON.
+
+    With a k-core the items are read twice: first only who they are, then all about those that stay.
+    """
     base, limit = settings.raw, settings.max_bad_fraction
-    items_table = RawTable(f"{field}.items", tables.items, base, item_columns(tables.items), parse)
-    items = read_items(items_table, tables.items)
+    is_core = tables.k_core > 1
+    first = _without_details(tables.items) if is_core else tables.items
+    items_table = RawTable(f"{field}.items", first, base, item_columns(first), parse)
+    items = read_items(items_table, first)
     check_bad_rows(items_table.logs, limit)
     logs = list(items_table.logs)
     users = None
@@ -45,7 +52,16 @@ def read_tables(
     if users is None:
         users = users_of(interactions)
     failed = pa.concat_tables([log.table() for log in [*logs, *feedback_table.logs]])
-    return k_core(DomainTables(users, items, interactions, failed), tables.k_core, field)
+    core = k_core(DomainTables(users, items, interactions, failed), tables.k_core, field)
+    if not is_core:
+        return core
+    del items, interactions
+    again = RawTable(f"{field}.items", tables.items, base, item_columns(tables.items), parse)
+    return replace(core, items=read_items(again, tables.items, wanted=pc.unique(core.items["item_id"])))
+
+
+def _without_details(items: ItemsTableSettings) -> ItemsTableSettings:
+    return items.model_copy(update={"attributes": {}, "categories": None})
 
 
 def _rules(items: pa.Table, users: pa.Table | None, settings: DatasetSettings) -> InteractionRules:

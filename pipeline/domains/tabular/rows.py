@@ -12,6 +12,7 @@ from pipeline.domains.raw.failures import FailureLog
 from pipeline.domains.raw.files import RawFile, RawFormat, read_rows
 from pipeline.domains.raw.records import Parse, parse_json, read_json_rows, read_parquet_rows
 from pipeline.domains.raw.sources import Source, find_sources
+from pipeline.domains.raw.watch import is_watched
 from pipeline.errors import ConfigError, DataError
 from pipeline.settings import RawTableSettings
 
@@ -47,7 +48,7 @@ def read_table_rows(table: RawTable) -> Iterator[tuple[FailureLog, pa.Table]]:
         last_message = time.monotonic()
         for rows in _rows_of(source, table, log):
             yield log, _with_nulls(rows, table)
-            if time.monotonic() - last_message > SECONDS_BETWEEN_MESSAGES:
+            if not is_watched() and time.monotonic() - last_message > SECONDS_BETWEEN_MESSAGES:
                 logger.info(
                     "reading %s (file %d of %d): %d rows", source.name, number, len(sources), log.num_rows
                 )

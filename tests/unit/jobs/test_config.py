@@ -31,9 +31,17 @@ def error_of(*overrides: str, config_dir: Path | None = None) -> str:
     return str(caught.value)
 
 
+WITHOUT_DATA = [f"dataset={name}" for name in ("amazon_books", "movielens-1m", "movielens-10m")]
+
+
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_config_composes(option):
-    load(option)
+    load(option, *(["dataset.raw=/raw"] if option in WITHOUT_DATA else []))
+
+
+@pytest.mark.parametrize("option", WITHOUT_DATA)
+def test_a_dataset_that_nobody_may_distribute_is_asked_for(option):
+    assert error_of(option) == "dataset.raw: missing; give it a value"
 
 
 def test_every_group_of_the_tree_is_a_setting_or_an_experiment():
@@ -53,6 +61,29 @@ def test_defaults_with_a_gpu(monkeypatch):
     settings = load()
     assert (settings.model.path, settings.limit) == ("Qwen/Qwen2.5-7B-Instruct", "all")
     assert (settings.engine.max_num_seqs, settings.engine.enforce_eager) == (256, False)
+
+
+MODELS = sorted(file.stem for file in (CONFIGS / "model").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_preset_says_what_it_needs(name):
+    settings = load(f"model={name}", "engine=gpu")
+    model = settings.model
+    assert model.name == name
+    assert model.max_model_len >= 2048 and model.sampling.temperature == 0
+    assert settings.engine.tensor_parallel_size == model.tensor_parallel_size
+    assert (model.tensor_parallel_size > 1) == any(size in name for size in ("70b", "72b"))
+    assert model.dtype == ("float16" if "awq" in name or "gptq" in name else model.dtype)
+    assert model.chat_template_args.get("enable_thinking", True) == ("qwen3" not in name)
+    assert ("date_string" in model.chat_template_args) == name.startswith("llama-3")
+
+
+def test_the_user_decides_on_tensor_parallelism():
+    assert load("model=qwen2.5-72b-instruct", "engine=gpu", "engine.tensor_parallel_size=2").engine == (
+        load("engine=gpu", "engine.tensor_parallel_size=2").engine
+    )
+    assert load("model=qwen2.5-72b-instruct", "engine=cpu").engine.tensor_parallel_size == 1
 
 
 def test_what_the_user_chooses_wins_over_the_machine(monkeypatch):
@@ -105,7 +136,7 @@ ERRORS = [
     # group options
     (
         "dataset=movieles",
-        "dataset=movieles: no such dataset; available: movielens, movielens-10m, movielens-1m. "
+        "dataset=movieles: no such dataset; available: amazon_books, movielens, movielens-10m, movielens-1m. "
         "Did you mean 'movielens'?",
     ),
     (
@@ -113,7 +144,10 @@ ERRORS = [
         "drafter=lazer: no such drafter; available: laser, ngram, none, suffix. Did you mean 'laser'?",
     ),
     ("acceptance=", "acceptance=: no such acceptance; available: relaxed, strict"),
-    ("dataset=null", "dataset=null: takes one name; available: movielens, movielens-10m, movielens-1m"),
+    (
+        "dataset=null",
+        "dataset=null: takes one name; available: amazon_books, movielens, movielens-10m, movielens-1m",
+    ),
     ("drafter=laser,none", "drafter=laser,none: takes one name; available: laser, ngram, none, suffix"),
     ("acceptance={top_k: 3}", "acceptance={top_k: 3}: takes one name; available: relaxed, strict"),
     ("~drafter", "drafter: missing; must be a group of keys"),
@@ -210,7 +244,7 @@ def write(folder: Path, name: str, text: str) -> None:
 def test_a_team_adds_its_own_configs(tmp_path, monkeypatch):
     write(tmp_path, "dataset/films.yaml", "defaults: [movielens]\nname: films\nraw: /films\n")
     assert load("dataset=films", config_dir=tmp_path).dataset.name == "films"
-    assert "available: films, movielens" in error_of("dataset=flims", config_dir=tmp_path)
+    assert "films, movielens" in error_of("dataset=flims", config_dir=tmp_path)
     monkeypatch.setenv(config.CONFIG_DIR_VARIABLE, str(tmp_path))
     assert load("dataset=films").dataset.raw == "/films"
 

@@ -1,20 +1,15 @@
 """Whatever stands on the command line or in a YAML file: settings, or one line and nothing written."""
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.config import load_settings
 from jobs.schema_paths import known_paths
 from pipeline.errors import ConfigError
 from pipeline.settings import RunSettings
+from tests.fuzzing import FUZZED
 
-QUICK = settings(
-    max_examples=60,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
 KEYS = st.one_of(st.sampled_from(known_paths(RunSettings)), st.text(max_size=12))
 VALUES = st.one_of(
     st.text(max_size=20),
@@ -56,7 +51,7 @@ def compose(folder, *overrides, config_dir=None):
     assert [path.name for path in folder.iterdir()] in ([], ["dataset"])
 
 
-@QUICK
+@FUZZED
 @given(KEYS, VALUES, st.sampled_from(["", "+", "++", "~"]))
 def test_overrides(tmp_path, monkeypatch, key, value, sign):
     monkeypatch.chdir(tmp_path)
@@ -77,7 +72,7 @@ SECTIONS = st.dictionaries(
 )  # fmt: skip
 
 
-@QUICK
+@FUZZED
 @given(SECTIONS)
 def test_files(tmp_path, monkeypatch, tree):
     import yaml

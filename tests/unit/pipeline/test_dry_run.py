@@ -75,6 +75,31 @@ def test_the_job_does_nothing_else(overrides, tmp_path, capsys):
     assert not (tmp_path / "data").exists()
 
 
+def test_a_prompt_set_of_your_own_is_one_file(overrides, tmp_path, capsys):
+    own = tmp_path / "configs" / "knowledge" / "ours.yaml"
+    own.parent.mkdir(parents=True)
+    prompt = {"max_tokens": 40, "max_words": 20}
+    own.write_text(json.dumps({
+        "name": "ours",
+        "max_history": 1,
+        "user": prompt | {"template": "Say {{ max_words }} words on who rated {{ history[0][0].name }}."},
+        "item": prompt | {"template": "Who likes {{ item.name }}?", "json_output": {"keys": ["who"]}},
+    }))  # fmt: skip
+    assert main([f"--config-dir={tmp_path / 'configs'}", *overrides[:-1], "knowledge=ours"]) == 0
+    shown = capsys.readouterr().out
+    assert "Say 20 words on who rated Moth (2001)." in shown
+    assert "Who likes Low Tide (1999)?" in shown
+    assert "160 tokens" in shown
+
+
+def test_a_package_that_a_drafter_needs_is_named_before_any_work(overrides, monkeypatch, capsys):
+    monkeypatch.setattr("pipeline.generate.optional_packages.find_spec", lambda name: None)
+    assert main([*overrides, "drafter=suffix"]) == 2
+    assert main([*overrides, "drafter=suffix", "dry_run=false"]) == 2
+    line = "error: drafter=suffix: the package arctic-inference is not installed; `make bench-tools` does it"
+    assert capsys.readouterr().err.splitlines() == [line, line]
+
+
 def test_the_estimate_rests_on_the_last_run_of_the_model(settings):
     run = Path(settings.paths.data) / "movielens" / "runs" / "earlier"
     run.mkdir(parents=True)
@@ -89,6 +114,11 @@ def test_the_estimate_rests_on_the_last_run_of_the_model(settings):
     (run / "manifest.json").write_text(json.dumps(manifest))
     estimate = dry_run(settings).estimate
     assert (estimate.num_output_tokens, estimate.seconds, estimate.basis) == (300, 4.0, "as in run earlier")
+    sample = settings.model_copy(update={"limit": 1})
+    estimate = dry_run(sample).estimate
+    assert (estimate.num_output_tokens, estimate.num_output_tokens_of_all) == (150, 300)
+    assert "With limit=all it would be about 300 tokens and 0:04." in shown(sample)
+    assert "limit=all" not in shown(settings)
     for broken in ("{", "[]", json.dumps(manifest | {"summary": {}})):
         (run / "manifest.json").write_text(broken)
         assert "no run of this model yet" in dry_run(settings).estimate.basis

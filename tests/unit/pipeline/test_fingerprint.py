@@ -60,6 +60,7 @@ CHANGES_TEXT = [
     {"knowledge__item__max_tokens": 128},
     {"knowledge__item__system": "Be brief."},
     {"knowledge__max_history": 10},
+    {"knowledge__user__json_output": {"keys": ["a"]}},
     {"acceptance__top_k": 3},
     {"acceptance__min_prob": 0.2},
     STRICT,
@@ -97,6 +98,7 @@ def test_what_steers_one_run_changes_its_fingerprint(changes):
         {"cluster__address": "ray://head:10001"},
         {"engine__max_num_seqs": 256},
         {"engine__tensor_parallel_size": 2},
+        {"model__tensor_parallel_size": 2},
         {"engine__gpu_memory_utilization": 0.5},
         {"paths__data": "elsewhere"},
         {"dataset__raw": "/data/ml-100k"},
@@ -111,6 +113,11 @@ def test_what_steers_one_run_changes_its_fingerprint(changes):
 def test_what_does_not_change_the_text_is_left_out(changes):
     assert run(**changes) == run()
     assert text(**changes) == text()
+
+
+def test_keys_and_constraint_of_a_json_answer_count():
+    answers = ({"keys": ["a"]}, {"keys": ["b"]}, {"keys": ["a"], "constrained": True})
+    assert len({text(knowledge__item__json_output=answer) for answer in answers}) == 3
 
 
 def test_the_revision_that_was_found_counts():

@@ -6,7 +6,7 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.domains import read_domain
@@ -14,13 +14,8 @@ from pipeline.domains.raw import lines
 from pipeline.errors import PipelineError
 from pipeline.schemas import INTERACTIONS, ITEMS, USERS, conform
 from pipeline.settings import DatasetSettings
+from tests.fuzzing import FUZZED
 
-QUICK = settings(
-    max_examples=60,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
 # Pieces that a random text would rarely hit: separators, quotes, line ends, markup, odd numbers.
 PIECES = st.sampled_from(
     [
@@ -110,7 +105,7 @@ def num_lines(content: bytes) -> int:
     return sum(bool(line.rstrip(b"\r\n")) for line in cut)
 
 
-@QUICK
+@FUZZED
 @given(BYTES)
 @pytest.mark.parametrize("unit", ["s", "ms", "us", "iso"])
 def test_rows_of_csv(tmp_path, unit, content):
@@ -120,7 +115,7 @@ def test_rows_of_csv(tmp_path, unit, content):
     outcome(shop(tmp_path, "csv", timestamp={"column": "at", "unit": unit}), num_lines(body) - 1)
 
 
-@QUICK
+@FUZZED
 @given(BYTES)
 @pytest.mark.parametrize(
     "kind", ["csv", "tsv", "jsonl", "parquet", "csv.gz", "csv.bz2", "csv.xz", "jsonl.gz"]
@@ -141,7 +136,7 @@ JSON_VALUES = st.recursive(
 KEYS = st.sampled_from(["user", "item", "stars", "at", "x"])
 
 
-@QUICK
+@FUZZED
 @given(st.lists(st.one_of(st.dictionaries(KEYS, JSON_VALUES), JSON_VALUES), max_size=8))
 def test_json_of_any_shape(tmp_path, values):
     (tmp_path / "items.csv").write_text(ITEMS_CSV)
@@ -150,7 +145,7 @@ def test_json_of_any_shape(tmp_path, values):
     outcome(shop(tmp_path, "jsonl"), len(rows))
 
 
-@QUICK
+@FUZZED
 @given(st.data())
 def test_damaged_archives_and_parquet(tmp_path, data):
     (tmp_path / "items.csv").write_text(ITEMS_CSV)
@@ -166,7 +161,7 @@ def test_damaged_archives_and_parquet(tmp_path, data):
         outcome(shop(tmp_path, kind))
 
 
-@QUICK
+@FUZZED
 @given(BYTES)
 def test_amazon_lines_of_anything(tmp_path, content):
     (tmp_path / "meta.json").write_bytes(b"{'asin': '1', 'title': 'One'}\n" + content)

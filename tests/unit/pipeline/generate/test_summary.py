@@ -12,7 +12,7 @@ from rich.console import Console
 from pipeline.generate.contract import SourceCounts, WorkerProgress
 from pipeline.generate.dispatch import GenerationOutcome
 from pipeline.generate.progress import NO_PROGRESS
-from pipeline.generate.summary import count_repeated_ngrams, render, summarize
+from pipeline.generate.summary import count_repeated_ngrams, render, repeated_shares, summarize
 from pipeline.schemas import FAILED, KNOWLEDGE
 from pipeline.storage.layout import RunLayout
 from pipeline.storage.parts import commit_part
@@ -63,6 +63,17 @@ def test_rows_tokens_and_steps_are_counted_by_kind(knowledge, failed, layout):
     assert summary.tokens_per_sec == 4.0  # of the session: 48 tokens in 12 seconds
     assert summary.num_failed == {"read": 1, "generate": 2}
     assert summary.looping_share == 0.0
+
+
+def test_answers_that_are_not_the_json_asked_for_are_counted(knowledge, failed, layout):
+    parsed = ["{}", None, "{}", None, None, "{}", None, None, None]
+    position = KNOWLEDGE.get_field_index("parsed")
+    knowledge = knowledge.set_column(position, KNOWLEDGE.field("parsed"), pa.array(parsed, pa.string()))
+    summary = summarize(knowledge, failed, OUTCOME, layout, 30.0, structured={"item"})
+    assert [kind.num_malformed for kind in summary.kinds] == [3, None]
+    assert summary.as_dict()["kinds"]["item"]["num_malformed"] == 3
+    assert "malformed" in rendered(summary)
+    assert "malformed" not in rendered(summarize(knowledge, failed, OUTCOME, layout, 30.0))
 
 
 def test_a_dataset_read_in_small_batches_gives_the_same_summary(knowledge, failed, layout):
@@ -142,3 +153,18 @@ def test_repeated_ngrams_equal_the_plain_definition():
 )
 def test_repeats_are_those_within_a_text(texts, expected):
     assert count_repeated_ngrams(pa.array(texts, pa.list_(pa.int32()))) == expected
+
+
+def test_the_share_of_repeats_is_told_for_each_text():
+    loop, plain = [1, 2, 3, 4] * 5, list(range(20))
+    texts = pa.array([plain, loop, [], [7, 8], plain + plain], pa.list_(pa.int32()))
+    assert repeated_shares(texts).tolist() == pytest.approx([0.0, 9 / 13, 0.0, 0.0, 13 / 33])
+    num_repeated, num_ngrams = count_repeated_ngrams(texts)
+    assert (num_repeated, num_ngrams) == (9 + 13, 13 + 13 + 33)
+    assert repeated_shares(pa.array([], pa.list_(pa.int32()))).tolist() == []
+
+
+def test_reasons_of_shards_that_were_given_up_are_kept(knowledge, failed, layout):
+    unfinished = {"item-00001": "lost", "item-00002": "lost", "item-00003": "other"}
+    summary = summarize(knowledge, failed, replace(OUTCOME, unfinished=unfinished), layout, 30.0)
+    assert summary.as_dict()["unfinished"] == {"lost": 2, "other": 1}

@@ -2,10 +2,11 @@ import json
 import time
 from pathlib import Path
 
+import jsonschema
 import pytest
 import yaml
 
-from pipeline.prompts.outputs import is_structured, parse_output
+from pipeline.prompts.outputs import json_schema, parse_output, structured_kinds
 from pipeline.settings import KnowledgeSettings
 
 CONFIGS = Path(__file__).resolve().parents[4] / "configs" / "knowledge"
@@ -57,5 +58,15 @@ def test_values_become_one_line_and_lone_surrogates_leave(rlmrec):
 def test_only_structured_sets_are_parsed(name, structured):
     knowledge = load(name)
     for kind in ("user", "item"):
-        assert is_structured(knowledge, kind) is structured
+        assert (kind in structured_kinds(knowledge)) is structured
         assert (parse_output(knowledge, kind, json.dumps(GOOD)) is not None) is structured
+
+
+def test_what_the_schema_allows_is_what_the_parser_takes(rlmrec):
+    schema = json_schema(rlmrec.user.json_output)
+    assert schema["required"] == list(schema["properties"]) == list(GOOD)
+    assert not schema["additionalProperties"]
+    jsonschema.validate(GOOD, schema)
+    for wrong in (GOOD | {"more": "x"}, GOOD | {"reasoning": ""}, {"summarization": "x"}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(wrong, schema)

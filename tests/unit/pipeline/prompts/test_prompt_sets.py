@@ -53,6 +53,13 @@ def test_a_set_with_a_length_asks_for_it(make_tables, groups_of, make_model, tok
         assert limit is None or f"at most {limit} words" in prompts[entity]
 
 
+def test_a_set_leaves_room_for_the_length_that_it_asks_for(knowledge):
+    for kind in ("user", "item"):
+        prompt = knowledge.prompt(kind)
+        num_texts = len(prompt.json_output.keys) if prompt.json_output else 1
+        assert prompt.max_tokens >= 1.5 * num_texts * (prompt.max_words or 0)  # a word is about 1.3 tokens
+
+
 def test_text_that_tries_to_be_something_else_stays_data(
     make_tables, groups_of, make_model, tokenizer, knowledge
 ):

@@ -42,7 +42,7 @@ def write_2018(folder):
     meta = [
         {
             "category": ["Home", "Kitchen"],
-            "title": "It's a Mill",
+            "title": "It&#39;s a Mill",
             "brand": "Acme",
             "price": "$3.17",
             "asin": "B1",
@@ -101,6 +101,41 @@ def test_the_k_core_drops_who_has_too_little(tmp_path):
     write_2018(tmp_path)
     tables = read_domain(settings(tmp_path, k_core=2))
     assert (tables.users["user_id"].to_pylist(), tables.interactions.num_rows) == (["A1", "A2"], 4)
+
+
+def test_of_items_outside_the_core_nothing_is_kept_and_their_bad_rows_are_listed_once(tmp_path):
+    write_2018(tmp_path)
+    whole = read_domain(settings(tmp_path))
+    meta = gzip.decompress((tmp_path / "meta.json.gz").read_bytes()).decode().splitlines()
+    lonely = json.dumps({"asin": "B9", "title": "Alone", "category": ["Attic"], "brand": "Nobody"})
+    write_gz(tmp_path / "meta.json.gz", [*meta, lonely, "{", meta[0]])
+    core = read_domain(settings(tmp_path, k_core=2))
+    assert core.items.equals(whole.items)
+    assert [(row["line"], row["reason"]) for row in core.failed.to_pylist()] == [
+        (3, "no title"),
+        (5, "not a JSON object"),
+        (6, "item 'B1' stands already on line 1"),
+    ]
+    assert '"asin": "B3"' in core.failed["content"][0].as_py()
+
+
+def test_the_preset_reads_the_files_as_they_are_published(tmp_path):
+    from jobs.config import load_settings
+
+    write_2018(tmp_path)
+    for ours, published in (("reviews", "Books"), ("meta", "meta_Books")):
+        (tmp_path / f"{ours}.json.gz").rename(tmp_path / f"{published}.json.gz")
+    loaded = load_settings(
+        "generate",
+        [
+            "dataset=amazon_books",
+            f"dataset.raw={tmp_path}",
+            "dataset.amazon.k_core=2",
+            "dataset.max_bad_fraction=0.5",
+        ],
+    )
+    tables = read_domain(loaded.dataset)
+    assert tables.items["title"].to_pylist() == ["It's a Mill", "Caf\u00e9 set"]
 
 
 def test_an_unknown_layout_and_a_cut_archive_are_named(tmp_path):

@@ -1,0 +1,34 @@
+"""Which datastore version a run may draft from."""
+
+import numpy as np
+import pytest
+
+from drafters.datastore import DatastoreBuilder, Document, StoreHeader
+from pipeline.pools import usable_version
+from pipeline.storage.layout import DatasetLayout
+
+
+@pytest.fixture
+def layout(tmp_path):
+    """A datastore of one text, written with tokenizer `a`, in force."""
+    layout = DatasetLayout(tmp_path / "movielens")
+    layout.datastore.mkdir(parents=True)
+    builder = DatastoreBuilder(layout.datastore, StoreHeader("v1", 100, "a" * 64, source="run"), None)
+    builder.add("item", "drama", [Document.of("1", np.arange(8))])
+    builder.finish(None)
+    layout.current_datastore.write_text("v1\n")
+    return layout
+
+
+def test_pools_are_used_by_the_tokenizer_that_wrote_them(layout):
+    assert usable_version(layout, "a" * 64, 100) == "v1"
+
+
+@pytest.mark.parametrize(("tokenizer", "vocab_size"), [("b" * 64, 100), ("a" * 64, 101)])
+def test_pools_of_another_tokenizer_are_refused_by_name(layout, caplog, tokenizer, vocab_size):
+    assert usable_version(layout, tokenizer, vocab_size) is None
+    assert f"{layout.datastore / 'v1'}" in caplog.text
+
+
+def test_without_pools_there_is_no_version(tmp_path):
+    assert usable_version(DatasetLayout(tmp_path), "a" * 64, 100) is None

@@ -16,6 +16,7 @@ from pipeline.errors import ConfigError, DataError
 from pipeline.fingerprint import run_fingerprint
 from pipeline.generate.contract import WorkerSpec
 from pipeline.generate.dispatch import GenerationOutcome, run_shards
+from pipeline.generate.optional_packages import require_drafter_package
 from pipeline.generate.progress import ProgressView
 from pipeline.generate.summary import RunSummary, summarize
 from pipeline.groups import group_entities
@@ -24,6 +25,7 @@ from pipeline.models.tokenizer import load_tokenizer, vocabulary_size
 from pipeline.plan import make_plan, read_plan, select_entities, write_plan
 from pipeline.pools import extend_pools, usable_version
 from pipeline.prompts import render_prompts
+from pipeline.prompts.outputs import structured_kinds
 from pipeline.settings import RunSettings
 from pipeline.storage.files import sha256_of_json, write_json
 from pipeline.storage.layout import DatasetLayout, RunLayout, models_folder
@@ -75,6 +77,7 @@ def generate_knowledge(
     `open_progress` shows the generation while it runs. Raises `PipelineError`; whatever was finished stays.
     """
     started = time.monotonic()
+    require_drafter_package(settings.drafter.name)
     layout = DatasetLayout.of(settings.paths.data, settings.dataset.name)
     source = resolve_model(settings.model, models_folder(settings.paths.data))
     run = _prepare(settings, layout, source)
@@ -207,7 +210,14 @@ def _report(
     elapsed_sec: float,
 ) -> RunReport:
     failed = pq.read_table(run.layout.failed)
-    summary = summarize(knowledge_dataset(run.layout), failed, outcome, run.layout, elapsed_sec)
+    summary = summarize(
+        knowledge_dataset(run.layout),
+        failed,
+        outcome,
+        run.layout,
+        elapsed_sec,
+        structured_kinds(settings.knowledge),
+    )
     recorded = json.loads(run.layout.manifest.read_text(encoding="utf-8"))
     write_json(recorded | {"summary": summary.as_dict()}, run.layout.manifest)
     outcome.require_complete(settings.max_failed_fraction)

@@ -83,7 +83,8 @@ KNOWLEDGE = pa.schema(
         _field("entity_id", pa.string()),
         _field("kind", pa.string()),  # user | item
         _field("group", pa.string()),
-        _field("text", pa.string()),
+        _field("text", pa.string()),  # as the model wrote it
+        _field("parsed", pa.string(), nullable=True),  # the JSON asked for; null: plain text, or malformed
         _field("token_ids", TOKEN_IDS),
         _field("prompt_hash", pa.string()),
         _field("num_prompt_tokens", pa.int32()),

@@ -12,6 +12,7 @@ tensor parallelism (numerics only), log level, `limit` and `offset`, `run_id`, `
 from datetime import UTC, datetime
 from typing import Any
 
+from pipeline.acceptance_settings import AcceptanceRuleSettings
 from pipeline.settings import (
     KINDS,
     AcceptanceSettings,
@@ -77,7 +78,7 @@ def drafts_change_text(acceptance: AcceptanceSettings, sampling: SamplingSetting
     verification takes an acceptable draft token that is not the argmax, and a sampled request draws
     its random numbers along the drafts; there the drafts matter.
     """
-    return acceptance.top_k > 1 or sampling.temperature > 0
+    return acceptance.is_relaxed or sampling.temperature > 0
 
 
 def _drafts(settings: RunSettings, datastore_version: str | None) -> dict[str, Any] | None:
@@ -97,7 +98,7 @@ def _model(model: ModelSettings) -> dict[str, Any]:
 
 def _knowledge(knowledge: KnowledgeSettings) -> dict[str, Any]:
     """The prompt set. How answers are parsed decides what a row holds, and may constrain what is written."""
-    values = knowledge.model_dump(mode="json", exclude=dict.fromkeys(KINDS, _NOT_COUNTED))
+    values = knowledge.model_dump(mode="json", exclude={"user": _NOT_COUNTED, "item": _NOT_COUNTED})
     for kind in KINDS:
         if (json_output := knowledge.prompt(kind).json_output) is not None:
             values[kind]["json_output"] = json_output.model_dump(mode="json")
@@ -105,8 +106,17 @@ def _knowledge(knowledge: KnowledgeSettings) -> dict[str, Any]:
 
 
 def _acceptance(acceptance: AcceptanceSettings) -> dict[str, Any]:
-    """The rule, not its name: top_k=1 is strict, and then `min_prob` has no say."""
-    return {"top_k": acceptance.top_k, "min_prob": acceptance.min_prob if acceptance.top_k > 1 else None}
+    """The rules, not their names."""
+    overrides = [
+        {"kind": one.kind, "group": one.group, "top_k": one.top_k, "min_prob": one.min_prob}
+        for one in acceptance.overrides
+    ]
+    return _rule(acceptance) | ({"overrides": overrides} if overrides else {})
+
+
+def _rule(rule: AcceptanceRuleSettings) -> dict[str, Any]:
+    """top_k=1 is strict, and then `min_prob` has no say."""
+    return {"top_k": rule.top_k, "min_prob": rule.min_prob if rule.top_k > 1 else None}
 
 
 def _as_utc(moment: datetime | None) -> str | None:

@@ -214,7 +214,7 @@ def _check_combinations(settings: RunSettings) -> None:
                 f"knowledge.{kind}.max_tokens={tokens}: must be less than "
                 f"model.max_model_len={model.max_model_len}"
             )
-    is_relaxed = acceptance.top_k > 1 and settings.drafter.name != "none"
+    is_relaxed = acceptance.is_relaxed and settings.drafter.name != "none"
     if is_relaxed and model.sampling.temperature > 0:
         raise ConfigError(
             f"acceptance=relaxed: has an effect on greedy decoding only, but model.sampling.temperature="

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from datetime import datetime
 from itertools import accumulate
 from pathlib import Path
 from typing import Literal
@@ -12,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.errors import ConfigError, CorruptPartError, DataError
-from pipeline.schemas import GROUPS, PLAN, PROMPTS, conform
+from pipeline.schemas import GROUPS, PLAN, PROMPTS, TIMESTAMP, conform
 from pipeline.settings import KINDS, Kind
 from pipeline.storage.files import write_parquet
 
@@ -39,6 +40,17 @@ def select_entities(
     return pa.concat_tables(parts)
 
 
+def only_entities(groups: pa.Table, only: pa.Table) -> pa.Table:
+    """The rows of `groups` (schema GROUPS) whose kind and entity_id stand in `only`; others are no error."""
+    groups = conform(groups, GROUPS, "groups", unique=_IDENTITY)
+    parts = []
+    for kind in KINDS:
+        ids = only.filter(pc.equal(only["kind"], kind))["entity_id"].combine_chunks()
+        is_named = pc.is_in(groups["entity_id"], value_set=ids)
+        parts.append(groups.filter(pc.and_(is_named, pc.equal(groups["kind"], kind))))
+    return pa.concat_tables(parts).sort_by([("kind", "ascending"), ("entity_id", "ascending")])
+
+
 def _ranking(kind: Kind, entity_ids: list[str], seed: int) -> np.ndarray:
     """The positions of `entity_ids` (sorted), in the order of their hashes."""
     hashes = [_stable_hash(f"{seed}:{kind}:{entity_id}") for entity_id in entity_ids]
@@ -47,6 +59,29 @@ def _ranking(kind: Kind, entity_ids: list[str], seed: int) -> np.ndarray:
 
 def _stable_hash(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+
+
+def reject_later_events(prompts: pa.Table, history_cutoff: datetime | None) -> None:
+    """Raise `DataError` if a prompt (schema PROMPTS) shows an event at or after its cutoff, or the run's.
+
+    Compares what was shown (`latest_event`, taken from the rendered history), not what was asked for.
+    """
+    bounds = [prompts["history_cutoff"]]
+    if history_cutoff is not None:
+        bounds.append(pa.scalar(history_cutoff, TIMESTAMP))
+    for bound in bounds:
+        is_late = pc.fill_null(pc.greater_equal(prompts["latest_event"], bound), False)
+        if pc.any(is_late, min_count=0).as_py():
+            row = (
+                prompts.filter(is_late)
+                .select(["kind", "entity_id", "latest_event"])
+                .slice(0, 1)
+                .to_pylist()[0]
+            )
+            raise DataError(
+                f"{row['kind']} {row['entity_id']}: the prompt shows an event of {row['latest_event']}, "
+                "which is not before history_cutoff"
+            )
 
 
 def make_plan(prompts: pa.Table, shard_size: int) -> pa.Table:

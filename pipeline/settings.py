@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from pipeline.acceptance_settings import AcceptanceSettings
 from pipeline.cluster_settings import (
     AirflowSettings,
     CrontabSettings,
@@ -17,6 +18,7 @@ from pipeline.cluster_settings import (
     ScheduleSettings,
     SlurmSettings,
 )
+from pipeline.evaluation_settings import EvaluationSettings
 from pipeline.publish_settings import NightlySettings, PublishSettings
 from pipeline.settings_base import Settings
 
@@ -258,25 +260,6 @@ class DrafterSettings(Settings):
         return self
 
 
-class AcceptanceSettings(Settings):
-    """Which draft tokens the target model's verification takes (LASER, section 3.3)."""
-
-    name: Literal["relaxed", "strict"]
-    top_k: int = Field(ge=1, le=64)
-    min_prob: Fraction
-
-    @model_validator(mode="after")
-    def _strict_is_argmax(self) -> "AcceptanceSettings":
-        if self.name == "strict" and self.top_k != 1:
-            raise ValueError("acceptance.top_k must be 1 with acceptance=strict; use acceptance=relaxed")
-        return self
-
-    @property
-    def label(self) -> str:
-        """How rows name the rule: `strict` or `relaxed(k=2,p=0.1)`."""
-        return "strict" if self.top_k == 1 else f"relaxed(k={self.top_k},p={self.min_prob:g})"
-
-
 class PlanSettings(Settings):
     """How work is cut."""
 
@@ -290,6 +273,8 @@ class ClusterSettings(Settings):
     num_workers: int | Literal["auto"] = "auto"
     cpus_per_worker: int | Literal["auto"] = "auto"
     max_shard_attempts: int = Field(default=3, ge=1)
+    stall_timeout_sec: float = Field(default=600, gt=0, description="a worker without progress is replaced")
+    start_timeout_sec: float = Field(default=3600, gt=0, description="to get its cores and load its model")
     schedule: ScheduleSettings = Field(default=ScheduleSettings(), description="of rendered manifests")
     ray_jobs: RayJobsSettings | None = None
     kuberay: KubeRaySettings | None = None
@@ -321,6 +306,12 @@ class BenchSettings(Settings):
     num_warmup: int = Field(default=32, ge=1)
 
 
+class ReportSettings(Settings):
+    """Where the morning report goes, besides the run's folder."""
+
+    pushgateway: str | None = Field(default=None, min_length=1, description="host:port or URL; takes metrics")
+
+
 class RunSettings(Settings):
     """Everything a run needs to know."""
 
@@ -342,6 +333,8 @@ class RunSettings(Settings):
     publish: PublishSettings = PublishSettings()
     nightly: NightlySettings = NightlySettings()
     bench: BenchSettings = BenchSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    report: ReportSettings = ReportSettings()
     dry_run: bool = Field(default=False, description="say what would be generated, and generate nothing")
 
     @field_validator("history_cutoff", mode="before")
@@ -358,5 +351,9 @@ class RunSettings(Settings):
 
     @property
     def acceptance_label(self) -> str:
-        """How rows name the rule in force: only LASER's verification can be relaxed."""
+        """The general rule in force: only LASER's verification can be relaxed."""
         return self.acceptance.label if self.drafter.name == "laser" else "strict"
+
+    def acceptance_label_of(self, kind: Kind, group: str) -> str:
+        """How a row names the rule that was in force for it."""
+        return self.acceptance.rule_for(kind, group).label if self.drafter.name == "laser" else "strict"

@@ -95,9 +95,10 @@ class TextEngine:
         self._drafts_with_laser = spec.settings.drafter.name == "laser"
         self._requests: dict[str, TextRequest] = {}
         self._llm = LLM(**_engine_arguments(spec) | engine_arguments)
-        if self._drafts_with_laser:
-            from drafters import vllm_adapter
+        from drafters import vllm_adapter
 
+        vllm_adapter.install_sparse_penalties()
+        if self._drafts_with_laser:
             vllm_adapter.install(self._llm)
 
     @property
@@ -215,11 +216,11 @@ class TextEngine:
         from drafters.acceptance import AcceptanceRule
         from drafters.laser import DraftKey
 
-        acceptance = self._spec.settings.acceptance
+        rule = self._spec.settings.acceptance.rule_for(request.kind, request.group)
         return vllm_adapter.request_args(
             request.key,
             DraftKey(request.kind, request.group, request.entity_id),
-            AcceptanceRule(acceptance.top_k, acceptance.min_prob),
+            AcceptanceRule(rule.top_k, rule.min_prob),
         )
 
     def _written(self, output: Any) -> WrittenText:

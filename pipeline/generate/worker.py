@@ -117,7 +117,7 @@ class KnowledgeWorker:
             "model": settings.model.name,
             "model_revision": spec.model_revision,
             "knowledge": settings.knowledge.name,
-            "acceptance": settings.acceptance_label,
+            "acceptance": settings.acceptance_label_of(row["kind"], row["group"]),
             "datastore_version": spec.datastore_version,
             "fingerprint": spec.text_fingerprint or spec.fingerprint,
             "run_id": spec.run_id,

@@ -1,0 +1,167 @@
+"""The evaluation for people: tables, a plot, and what they say in plain words."""
+
+from pathlib import Path
+
+from pipeline.evaluate.results import GREEDY, KNOWLEDGE, NONE, RELAXED, SHUFFLED, STRICT
+from pipeline.evaluate.run import Evaluation
+from pipeline.evaluate.statistics import ALL, Comparison, Interval
+
+
+def markdown(found: Evaluation) -> str:
+    """What was compared, the tables and the verdicts."""
+    return "\n\n".join(
+        [
+            _what_was_compared(found),
+            _sets_table(found),
+            _auc_table(found),
+            _differences_table(found),
+            "\n".join(f"- {line}" for line in verdicts(found)),
+        ]
+    )
+
+
+def _what_was_compared(found: Evaluation) -> str:
+    meta, counts = found.meta, found.meta["num_evaluated"]
+    num_seeds = meta["evaluation"]["num_seeds"]
+    covered = sum(counts.values()) / meta["num_interactions"]
+    return (
+        f"{meta['dataset']}: the {meta['num_users']} users and {meta['num_items']} items with the most "
+        f"interactions, which hold {covered:.0%} of all {meta['num_interactions']:,}. "
+        f"Before {meta['history_cutoff']} {counts['train']:,} to train and {counts['validation']:,} to stop "
+        f"by, after it {counts['test']:,} to test ({meta['num_test_warm']:,} of users seen before), "
+        f"{meta['positive_share_of_test']:.0%} of them positive. Knowledge: {meta['model']}, prompts "
+        f"{meta['prompt_set']}, at most {meta['max_tokens']['user']} tokens for a user and "
+        f"{meta['max_tokens']['item']} for an item; vectors: {meta['encoder']}, PCA to {meta['dimension']}. "
+        f"{num_seeds} seeds; intervals of 95 % over the seeds (they show the noise of training, not that of "
+        "another test period)."
+    )
+
+
+def _sets_table(found: Evaluation) -> str:
+    lines = [
+        "| knowledge | texts | tokens | tokens per step | relaxed tokens | looping | same text as greedy |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    lines += [
+        f"| {one['knowledge']} ({', '.join(one['acceptance'])}) | {one['num_texts']} | "
+        f"{one['num_tokens']:,} | {one['tokens_per_step']:.2f} | {one['relaxed_share']:.1%} | "
+        f"{one['looping_share']:.1%} | {one['same_as_greedy']:.1%} |"
+        for one in found.meta["sets"]
+    ]
+    return "\n".join(lines)
+
+
+def _auc_table(found: Evaluation) -> str:
+    models = list(dict.fromkeys(summary.model for summary in found.summaries))
+    cells = {(summary.model, summary.knowledge): summary for summary in found.summaries}
+    lines = ["| AUC; logloss | " + " | ".join(KNOWLEDGE) + " |", "|---|" + "---:|" * len(KNOWLEDGE)]
+    for model in models:
+        row = [cells[(model, name)] for name in KNOWLEDGE]
+        shown = [f"{_spread(cell.auc)}; {_spread(cell.logloss)}" for cell in row]
+        lines.append(f"| {model} | " + " | ".join(shown) + " |")
+    return "\n".join(lines)
+
+
+def _spread(interval: Interval) -> str:
+    return f"{interval.mean:.4f} ±{interval.half_width:.4f}"
+
+
+def _differences_table(found: Evaluation) -> str:
+    lines = [
+        "| paired by seed | model | AUC | 95 % | logloss | 95 % |",
+        "|---|---|---:|---:|---:|---:|",
+    ]
+    lines += [
+        f"| {one.knowledge} - {one.baseline} | {one.model} | {one.auc.mean:+.4f} | {_range(one.auc)} | "
+        f"{one.logloss.mean:+.4f} | {_range(one.logloss)} |"
+        for one in found.comparisons
+    ]
+    return "\n".join(lines)
+
+
+def _range(interval: Interval) -> str:
+    return f"{interval.low:+.4f} to {interval.high:+.4f}"
+
+
+def verdicts(found: Evaluation) -> list[str]:
+    """What the intervals allow to say: the goal for each model, whether knowledge helps, and the control."""
+    pairs = {(one.knowledge, one.baseline, one.model): one for one in found.comparisons}
+    models = list(dict.fromkeys(one.model for one in found.comparisons))
+    lines = [_goal_line(pairs[(RELAXED, GREEDY, model)], found.goal) for model in models if model != ALL]
+    same = next(one["same_as_greedy"] for one in found.meta["sets"] if one["knowledge"] == STRICT)
+    lines.append(f"LASER strict wrote the text of greedy decoding for {same:.1%} of the entities.")
+    lines += [_gain_line(pairs[(name, NONE, ALL)]) for name in (GREEDY, RELAXED)]
+    return [*lines, _control_line(pairs[(SHUFFLED, GREEDY, ALL)])]
+
+
+def _goal_line(one: Comparison, goal: float) -> str:
+    within = one.auc.is_within(goal)
+    shown = f"{one.model}: AUC(relaxed) - AUC(greedy) = {one.auc.mean:+.4f} ({_range(one.auc)})"
+    if within is None:
+        return (
+            f"{shown}: the interval is wider than the goal of ±{goal:g} allows to tell; more seeds "
+            "(evaluation.num_seeds) narrow it."
+        )
+    return f"{shown}: the goal of ±{goal:g} is {'met' if within else 'MISSED'}."
+
+
+def _gain_line(one: Comparison) -> str:
+    shown = f"{one.auc.mean:+.4f} AUC ({_range(one.auc)}), mean of all models"
+    if one.auc.low > 0:
+        return f"{one.knowledge} knowledge helps over no knowledge: {shown}."
+    if one.auc.high < 0:
+        return f"{one.knowledge} knowledge HURTS compared with no knowledge: {shown}."
+    return f"{one.knowledge} knowledge brings NO gain over no knowledge: {shown}."
+
+
+def _control_line(one: Comparison) -> str:
+    shown = f"{one.auc.mean:+.4f} AUC ({_range(one.auc)}) against greedy, mean of all models"
+    if one.auc.high < 0:
+        return f"The control loses, as it must: knowledge of the wrong entities has {shown}."
+    return (
+        f"The control does NOT lose: knowledge of the wrong entities has {shown}. What these texts say of "
+        "their entities carries nothing that the models use."
+    )
+
+
+def plot(found: Evaluation, path: Path) -> None:
+    """AUC of every model and knowledge, and the differences to greedy beside the goal, as a PNG at `path`."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(12, 4.5))
+    models = list(dict.fromkeys(summary.model for summary in found.summaries))
+    for place, name in enumerate(KNOWLEDGE):
+        intervals = [
+            s.auc for model in models for s in found.summaries if (s.model, s.knowledge) == (model, name)
+        ]
+        _points(left, intervals, place, name)
+        differences = [
+            one.auc
+            for model in models
+            for one in found.comparisons
+            if (one.model, one.knowledge, one.baseline) == (model, name, GREEDY)
+        ]
+        if differences:
+            _points(right, differences, place, name)
+    for axis in (left, right):
+        axis.set_xticks(range(len(models)), models)
+    right.axhspan(-found.goal, found.goal, color="grey", alpha=0.3, label=f"goal ±{found.goal:g}")
+    left.set_ylabel("test AUC, mean and 95 % interval")
+    right.set_ylabel("AUC minus that of greedy knowledge, paired by seed")
+    left.legend()
+    right.legend()
+    figure.suptitle(f"{found.meta['dataset']}, knowledge by {found.meta['model']}", fontsize=10)
+    figure.tight_layout()
+    figure.savefig(path, dpi=130)
+    pyplot.close(figure)
+
+
+def _points(axis: object, intervals: list[Interval], place: int, label: str) -> None:
+    """The intervals side by side, shifted a little for each `place`."""
+    places = [number + 0.12 * (place - 2) for number in range(len(intervals))]
+    means = [interval.mean for interval in intervals]
+    reach = [interval.half_width for interval in intervals]
+    axis.errorbar(places, means, yerr=reach, fmt="o", capsize=3, label=label, color=f"C{place}")  # type: ignore[attr-defined]

@@ -1,0 +1,179 @@
+"""The evaluation from data to results: split, knowledge sets, vectors, trainings, statistics."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.domains import DomainTables, read_domain
+from pipeline.evaluate.features import make_inputs
+from pipeline.evaluate.knowledge_sets import (
+    OpenProgress,
+    compared_sets,
+    describe_sets,
+    entity_table,
+    generate_sets,
+)
+from pipeline.evaluate.results import GREEDY, KNOWLEDGE, NONE, Result, Trial
+from pipeline.evaluate.split import (
+    TEST,
+    TRAIN,
+    VALIDATION,
+    Events,
+    choose_cutoff,
+    most_active,
+    split_events,
+)
+from pipeline.evaluate.statistics import Comparison, Summary, compare, summarize_results
+from pipeline.evaluate.train import Workbench, run_trials
+from pipeline.evaluate.vectors import Encode, Vectors, knowledge_vectors
+from pipeline.fingerprint import text_fingerprint
+from pipeline.generate.ray_cluster import usable_cpus
+from pipeline.models import resolve_model
+from pipeline.settings import RunSettings
+from pipeline.storage.files import sha256_of_json
+from pipeline.storage.layout import DatasetLayout, models_folder
+
+logger = logging.getLogger(__name__)
+VERSION_CHARS = 8
+MAX_PROCESSES = 16
+BASELINES = (NONE, GREEDY)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation found. `meta`: JSON values that say what was compared on what."""
+
+    version: str
+    meta: dict[str, Any]
+    results: list[Result]
+    summaries: list[Summary]
+    comparisons: list[Comparison]
+    goal: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """The content of `evaluation/<version>.json`."""
+        return {
+            "version": self.version,
+            "meta": self.meta,
+            "rows": [asdict(result) for result in self.results],
+            "summaries": [asdict(summary) for summary in self.summaries],
+            "comparisons": [asdict(comparison) for comparison in self.comparisons],
+        }
+
+
+def evaluation_folder(settings: RunSettings) -> Path:
+    """Where results lie, and below it the knowledge sets of each version."""
+    return DatasetLayout.of(settings.paths.data, settings.dataset.name).root / "evaluation"
+
+
+def evaluate(
+    settings: RunSettings,
+    load_encode: Callable[[], Encode],
+    encoder_name: str,
+    open_progress: OpenProgress,
+) -> Evaluation:
+    """Compare all kinds of knowledge. Knowledge sets that are there are not generated again.
+
+    `load_encode` gives the sentence encoder, once texts are there; `encoder_name` identifies it.
+    """
+    source = resolve_model(settings.model, models_folder(settings.paths.data))
+    tables = read_domain(settings.dataset)
+    cutoff = choose_cutoff(tables.interactions, settings)
+    model = settings.model.model_copy(update={"path": source.path})
+    settings = settings.model_copy(update={"model": model, "history_cutoff": cutoff})
+    ids = most_active(tables, settings.limit)
+    events = split_events(tables.interactions, ids, cutoff, settings.evaluation)
+    version = settings.run_id or _version(settings, source.revision, ids)
+    sets = generate_sets(settings, entity_table(ids), evaluation_folder(settings) / version, open_progress)
+    vectors = knowledge_vectors(sets, ids, GREEDY, settings.evaluation.dimension, load_encode())
+    results = _train_all(settings, events, tables, vectors)
+    meta = _meta(settings, events, sets, vectors, encoder_name)
+    return Evaluation(
+        version=version,
+        meta=meta,
+        results=results,
+        summaries=summarize_results(results),
+        comparisons=compare(results, BASELINES),
+        goal=settings.evaluation.goal,
+    )
+
+
+def _version(settings: RunSettings, model_revision: str, ids: dict[str, pa.Array]) -> str:
+    """A name for the knowledge sets: the same model, prompts, rules, cutoff and entities have the same."""
+    content = {
+        "texts": [
+            text_fingerprint(settings.model, model_revision, settings.knowledge, chosen.acceptance)
+            for chosen in compared_sets(settings)
+        ],
+        "drafter": settings.drafter.max_draft_tokens,
+        "cutoff": settings.history_cutoff,
+        "ids": {kind: known.to_pylist() for kind, known in ids.items()},
+    }
+    return f"{settings.knowledge.name}-{settings.model.name}-{sha256_of_json(content)[:VERSION_CHARS]}"
+
+
+def _train_all(
+    settings: RunSettings, events: Events, tables: DomainTables, vectors: dict[str, Vectors]
+) -> list[Result]:
+    evaluation = settings.evaluation
+    bench = Workbench(
+        inputs=make_inputs(events, tables, evaluation.max_user_history),
+        events=events,
+        knowledge=vectors,
+        training=evaluation.training,
+    )
+    trials = [
+        Trial(model, knowledge, seed)
+        for model in evaluation.models
+        for knowledge in KNOWLEDGE
+        for seed in range(evaluation.num_seeds)
+    ]
+    logger.info("training %d CTR models", len(trials))
+    finished: list[Result] = []
+
+    def note(result: Result) -> None:
+        finished.append(result)
+        if len(finished) % evaluation.num_seeds == 0:
+            aucs = [one.auc for one in finished[-evaluation.num_seeds :]]
+            logger.info("%s, knowledge %s: AUC %.4f", result.model, result.knowledge, np.mean(aucs))
+
+    return run_trials(bench, trials, min(usable_cpus(), MAX_PROCESSES), note)
+
+
+def _meta(
+    settings: RunSettings,
+    events: Events,
+    sets: dict[str, pa.Table],
+    vectors: dict[str, Vectors],
+    encoder_name: str,
+) -> dict[str, Any]:
+    parts = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
+    return {
+        "dataset": settings.dataset.name,
+        "model": settings.model.name,
+        "prompt_set": settings.knowledge.name,
+        "max_tokens": {
+            "user": settings.knowledge.user.max_tokens,
+            "item": settings.knowledge.item.max_tokens,
+        },
+        "encoder": encoder_name,
+        "dimension": settings.evaluation.dimension,
+        "history_cutoff": events.cutoff.isoformat(),
+        "num_users": len(events.user_ids),
+        "num_items": len(events.item_ids),
+        "num_interactions": events.num_interactions,
+        "num_evaluated": {name: len(events.of_part(part)) for name, part in parts.items()},
+        "num_test_warm": len(events.warm),
+        "positive_share_of_test": float(events.labels[events.of_part(TEST)].mean()),
+        "with_knowledge": {
+            name: {kind: float(table[1:, -1].mean()) for kind, table in kinds.items()}
+            for name, kinds in vectors.items()
+        },
+        "sets": describe_sets(sets),
+        "evaluation": settings.evaluation.model_dump(mode="json"),
+    }

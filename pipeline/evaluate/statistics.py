@@ -1,0 +1,117 @@
+"""Means, confidence intervals and paired differences over seeds."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy import stats
+
+from pipeline.evaluate.results import Result
+
+CONFIDENCE = 0.95
+ALL = "all"  # models
+Metric = Literal["auc", "logloss"]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over seeds with its confidence interval (Student's t)."""
+
+    mean: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Interval":
+        """The interval of at least two values; of equal values it is a point."""
+        array = np.asarray(values, dtype=np.float64)
+        mean = float(array.mean())
+        error = float(array.std(ddof=1) / np.sqrt(len(array)))
+        reach = error * float(stats.t.ppf((1.0 + CONFIDENCE) / 2.0, len(array) - 1))
+        return cls(mean, mean - reach, mean + reach)
+
+    @property
+    def half_width(self) -> float:
+        """How far the interval reaches to each side."""
+        return (self.high - self.low) / 2.0
+
+    def is_within(self, bound: float) -> bool | None:
+        """Whether the true value lies within plus or minus `bound`; None: the interval cannot tell."""
+        if -bound <= self.low and self.high <= bound:
+            return True
+        if self.high < -bound or self.low > bound:
+            return False
+        return None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One model with one knowledge, over the seeds."""
+
+    model: str
+    knowledge: str
+    auc: Interval
+    logloss: Interval
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two kinds of knowledge, one model: `knowledge` minus `baseline`, paired by seed."""
+
+    model: str  # "all": the mean over the models, paired by seed
+    knowledge: str
+    baseline: str
+    auc: Interval
+    logloss: Interval
+
+
+def summarize_results(results: Sequence[Result]) -> list[Summary]:
+    """A summary of each model and knowledge, in the order of `results`."""
+    cells = dict.fromkeys((result.model, result.knowledge) for result in results)
+    return [
+        Summary(
+            *cell,
+            Interval.of(_values(results, *cell, "auc")),
+            Interval.of(_values(results, *cell, "logloss")),
+        )
+        for cell in cells
+    ]
+
+
+def compare(results: Sequence[Result], baselines: Sequence[str]) -> list[Comparison]:
+    """Every knowledge against each of `baselines`, for each model and for their mean (`all`)."""
+    models = list(dict.fromkeys(result.model for result in results))
+    knowledge = list(dict.fromkeys(result.knowledge for result in results))
+    pairs = [(name, baseline) for baseline in baselines for name in knowledge if name != baseline]
+    return [
+        Comparison(
+            model,
+            name,
+            baseline,
+            Interval.of(_differences(results, models if model == ALL else [model], name, baseline, "auc")),
+            Interval.of(
+                _differences(results, models if model == ALL else [model], name, baseline, "logloss")
+            ),
+        )
+        for name, baseline in pairs
+        for model in [*models, ALL]
+    ]
+
+
+def _differences(
+    results: Sequence[Result], models: Sequence[str], name: str, baseline: str, metric: Metric
+) -> list[float]:
+    """For each seed the difference, averaged over `models`."""
+    differences = [
+        np.subtract(_values(results, model, name, metric), _values(results, model, baseline, metric))
+        for model in models
+    ]
+    values: list[float] = np.mean(differences, axis=0).tolist()
+    return values
+
+
+def _values(results: Sequence[Result], model: str, knowledge: str, metric: Metric) -> list[float]:
+    """The metric for each seed, in the order of seeds."""
+    found = [result for result in results if (result.model, result.knowledge) == (model, knowledge)]
+    return [getattr(result, metric) for result in sorted(found, key=lambda result: result.seed)]

@@ -1,7 +1,7 @@
 # `make help` lists the targets. Every target sets up what it needs.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup generate bench test lint format lock clean bench-tools bench-datastore
+.PHONY: help setup generate report bench test lint format lock clean bench-tools bench-datastore
 
 DATASET ?= movielens
 LIMIT ?=
@@ -41,6 +41,9 @@ setup: ## Install everything into .venv (once; about two minutes)
 
 generate: setup ## Generate knowledge for DATASET into data/DATASET
 	@.venv/bin/python -m jobs.generate 'dataset=$(DATASET)' $(if $(LIMIT),'limit=$(LIMIT)') $(ARGS)
+
+report: setup ## Write the report of the latest run of DATASET; ARGS="run_id=NAME" takes another
+	@.venv/bin/python -m jobs.report 'dataset=$(DATASET)' $(ARGS)
 
 test: setup ## Run the unit and integration tests
 	@.venv/bin/python -m pytest -q -m 'not slow and not gpu' $(TESTS)

@@ -43,6 +43,12 @@ class StorageError(PipelineError):
     exit_code = 1
 
 
+class ReportError(PipelineError):
+    """A report that is written, but could not be delivered."""
+
+    exit_code = 1
+
+
 class GenerationError(PipelineError):
     """Generation ended incomplete; what was finished is kept and a rerun resumes."""
 

@@ -214,6 +214,13 @@ def test_knowledge_of_a_broken_part_is_refused(layout):
         parts.read_knowledge(layout)
 
 
+def test_parts_from_before_a_nullable_column_are_read_with_nulls(layout):
+    for shard in SHARDS:
+        older = pq.read_table(layout.part(shard)).drop_columns("parsed")
+        pq.write_table(older, layout.part(shard))
+    assert parts.read_knowledge(layout)["parsed"].null_count == 12
+
+
 def test_a_result_that_breaks_the_schema_is_not_committed(tmp_path, plan):
     layout = RunLayout(tmp_path / "run")
     result = make_result(SHARDS[0], rows_of(plan, SHARDS[0]))

@@ -218,7 +218,8 @@ def test_parts_from_before_a_nullable_column_are_read_with_nulls(layout):
     for shard in SHARDS:
         older = pq.read_table(layout.part(shard)).drop_columns("parsed")
         pq.write_table(older, layout.part(shard))
-    assert parts.read_knowledge(layout)["parsed"].null_count == 12
+    rows = parts.read_knowledge(layout)
+    assert rows["parsed"].null_count == rows.num_rows == 11
 
 
 def test_a_result_that_breaks_the_schema_is_not_committed(tmp_path, plan):

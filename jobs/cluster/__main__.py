@@ -4,7 +4,6 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 
 from jobs.cli import entry_point
 from jobs.cluster import ray_jobs
@@ -38,13 +37,18 @@ EXAMPLES = [
     "render cluster=slurm cluster.slurm.num_nodes=4 dataset=movielens limit=all | sbatch",
     "schedule cluster=kuberay cluster.kuberay.image=registry/laser:1 | kubectl apply -f -",
 ]
-RENDER = {
+Renderer = Callable[[ClusterJob], str]
+RENDER: dict[str, Renderer] = {
     "kuberay": render_rayjob,
     "slurm": render_slurm,
     "crontab": render_crontab,
     "airflow": render_airflow,
 }
-SCHEDULE = {"kuberay": render_cronjob, "crontab": render_crontab, "airflow": render_airflow}
+SCHEDULE: dict[str, Renderer] = {
+    "kuberay": render_cronjob,
+    "crontab": render_crontab,
+    "airflow": render_airflow,
+}
 
 
 @dataclass
@@ -98,7 +102,7 @@ def parse(words: list[str]) -> Request:
             request.submission_id = word
         else:
             request.overrides.append(word)
-    if request.job not in JOBS or find_spec(f"jobs.{request.job}") is None:
+    if request.job not in JOBS:
         raise ConfigError(f"--job={request.job}: must be one of {', '.join(JOBS)}")
     return request
 
@@ -133,9 +137,7 @@ def _schedule(request: Request, settings: RunSettings) -> None:
     _print_with(SCHEDULE, request, settings)
 
 
-def _print_with(
-    renderers: dict[str, Callable[[ClusterJob], str]], request: Request, settings: RunSettings
-) -> None:
+def _print_with(renderers: dict[str, Renderer], request: Request, settings: RunSettings) -> None:
     found = [name for name in renderers if getattr(settings.cluster, name) is not None]
     if not found:
         raise ConfigError(f"cluster: choose cluster={'|'.join(renderers)}")

@@ -1,0 +1,54 @@
+import pytest
+import yaml
+
+from jobs.cluster.__main__ import main, parse
+from pipeline.errors import ConfigError
+
+NOBODY = "cluster=ray", "cluster.ray_jobs.dashboard=http://127.0.0.1:9"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["rendr"], "rendr: no such verb; one of render, schedule, submit"),
+        (["render", "--job=nope"], "--job=nope: must be one of nightly, generate"),
+    ],
+)
+def test_wrong_words_are_named(words, message):
+    with pytest.raises(ConfigError, match=message):
+        parse(words)
+
+
+def test_what_is_not_an_option_of_ours_goes_on():
+    request = parse(["logs", "raysubmit_1", "cluster=ray", "--no-follow", "--config-dir=/x"])
+    assert (request.submission_id, request.is_waiting) == ("raysubmit_1", False)
+    assert request.overrides == ["cluster=ray", "--config-dir=/x"]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["render"], 2, "choose cluster=kuberay|slurm|crontab|airflow"),
+        (["schedule", "cluster=slurm"], 2, "let cron call sbatch"),
+        (["submit"], 2, "choose cluster=ray"),
+        (["status", *NOBODY], 2, "no Ray dashboard answers"),
+        (["render", "cluster=kuberay", "--job=generate"], 2, "cluster.kuberay.image: missing"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_one_line_and_exit_code_2(words, code, message, capsys):
+    assert main(words) == code
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.startswith("error: ") and message in captured.err
+    assert captured.err.count("\n") == 1
+
+
+def test_help_names_the_verbs(capsys):
+    assert main([]) == 0
+    assert "schedule" in capsys.readouterr().out
+
+
+def test_the_manifest_has_the_defaults_of_the_nodes_and_not_of_this_machine(capsys, monkeypatch):
+    monkeypatch.setenv("LASER_BACKEND", "cpu")
+    assert main(["render", "cluster=kuberay", "cluster.kuberay.image=x", "--job=generate"]) == 0
+    manifest = yaml.safe_load(capsys.readouterr().out)
+    assert manifest["spec"]["entrypoint"].startswith("python -m jobs.generate paths.data=/data ")

@@ -43,6 +43,12 @@ class StorageError(PipelineError):
     exit_code = 1
 
 
+class QualityError(PipelineError):
+    """Relaxed texts are further from strict ones than the quality gate allows."""
+
+    exit_code = 1
+
+
 class ReportError(PipelineError):
     """A report that is written, but could not be delivered."""
 

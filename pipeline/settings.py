@@ -20,6 +20,7 @@ from pipeline.cluster_settings import (
 )
 from pipeline.evaluation_settings import EvaluationSettings
 from pipeline.publish_settings import NightlySettings, PublishSettings
+from pipeline.quality_settings import QualitySettings
 from pipeline.settings_base import Settings
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -334,6 +335,7 @@ class RunSettings(Settings):
     nightly: NightlySettings = NightlySettings()
     bench: BenchSettings = BenchSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+    quality: QualitySettings = QualitySettings()
     report: ReportSettings = ReportSettings()
     dry_run: bool = Field(default=False, description="say what would be generated, and generate nothing")
 

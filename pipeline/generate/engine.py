@@ -26,6 +26,7 @@ class TextRequest:
     entity_id: str
     prompt_token_ids: Sequence[int]
     max_tokens: int
+    sampling: SamplingSettings | None = None  # None: as the model's settings say
 
 
 @dataclass(frozen=True)
@@ -185,7 +186,7 @@ class TextEngine:
         self._num_tokens_of[output.request_id] = num_tokens
 
     def _parameters(self, request: TextRequest) -> Any:
-        sampling = self._spec.settings.model.sampling
+        sampling = request.sampling or self._spec.settings.model.sampling
         return self._sampling_params(
             temperature=sampling.temperature,
             top_p=sampling.top_p,

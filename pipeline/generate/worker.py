@@ -34,17 +34,7 @@ class KnowledgeWorker:
         """Generate `rows` (schema PLAN)."""
         planned = rows.to_pylist()
         prefix = uuid.uuid4().hex  # a shard that is tried again must not meet its own old keys
-        requests = [
-            TextRequest(
-                f"{prefix}-{number}",
-                row["kind"],
-                row["group"],
-                row["entity_id"],
-                row["prompt_token_ids"],
-                row["max_tokens"],
-            )
-            for number, row in enumerate(planned)
-        ]
+        requests = [self._request(f"{prefix}-{number}", row) for number, row in enumerate(planned)]
         outcomes = self._engine.write(requests)
         knowledge, failed = [], []
         for row, request in zip(planned, requests, strict=True):
@@ -57,6 +47,12 @@ class KnowledgeWorker:
             shard,
             pa.Table.from_pylist(knowledge, schema=KNOWLEDGE),
             pa.Table.from_pylist(failed, schema=FAILED),
+        )
+
+    def _request(self, key: str, row: dict[str, Any]) -> TextRequest:
+        """What the engine is asked to write for `row` of the plan."""
+        return TextRequest(
+            key, row["kind"], row["group"], row["entity_id"], row["prompt_token_ids"], row["max_tokens"]
         )
 
     def progress(self) -> WorkerProgress:

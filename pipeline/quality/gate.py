@@ -1,0 +1,147 @@
+"""Decodes a sample of a run's relaxed texts strictly as well, and fails if they are too far apart."""
+
+import logging
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.errors import QualityError
+from pipeline.fingerprint import FINGERPRINT_CHARS, text_fingerprint
+from pipeline.generate.contract import WorkerSpec
+from pipeline.generate.dispatch import generate_shards
+from pipeline.generate.progress import ProgressView
+from pipeline.models import ModelSource
+from pipeline.plan import write_plan
+from pipeline.quality.metrics import DecodedTexts, QualityMetric, measure
+from pipeline.quality.variants import (
+    SAMPLED,
+    STRICT,
+    VARIANTS,
+    QualityWorker,
+    of_variant,
+    sampled_rows,
+    variant_plan,
+)
+from pipeline.settings import AcceptanceSettings, DrafterSettings, RunSettings
+from pipeline.storage.files import sha256_of_json, write_json
+from pipeline.storage.layout import RunLayout
+from pipeline.storage.parts import knowledge_dataset
+
+logger = logging.getLogger(__name__)
+Encode = Callable[[list[str]], np.ndarray]  # texts -> float32 [num_texts, width]
+OpenProgress = Callable[[], AbstractContextManager[ProgressView]]
+
+
+@dataclass(frozen=True)
+class QualityReport:
+    """What the gate measured, on how many entities."""
+
+    sample: int
+    metrics: list[QualityMetric]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The content of `quality.json`."""
+        return {"sample": self.sample, "metrics": [metric.as_dict() for metric in self.metrics]}
+
+    def require_ok(self, run_id: str) -> None:
+        """Raise `QualityError` if a metric is over its budget."""
+        bad = [metric for metric in self.metrics if not metric.is_ok]
+        if bad:
+            found = "; ".join(
+                f"{metric.name}={metric.value:.3g}, at most {metric.budget:g}" for metric in bad
+            )
+            raise QualityError(
+                f"run_id={run_id}: the relaxed texts are too far from strict ones ({found}); "
+                "see quality.json, and the budgets in quality.max_*"
+            )
+
+
+def check_quality(
+    settings: RunSettings,
+    run: RunLayout,
+    source: ModelSource,
+    load_encode: Callable[[], Encode],
+    open_progress: OpenProgress,
+) -> QualityReport:
+    """Measure the finished run `run`, write its `quality.json`, and raise `QualityError` over a budget.
+
+    The sample's prompts are decoded greedily without drafts, and twice sampled, by the same workers as
+    any run, below `<run>/quality/`; what is there already is not decoded again. A run without a relaxed
+    text has nothing to measure: its sample is 0.
+    """
+    run_id = run.root.name
+    sample = sampled_rows(run, run_id, settings.quality.num_entities)
+    if not sample.num_rows:
+        report = QualityReport(0, [])
+    else:
+        logger.info("quality: %d relaxed texts are decoded strictly, and sampled twice", sample.num_rows)
+        decoded = _decode_variants(settings, run, source, sample, open_progress)
+        report = _measured(sample, decoded, load_encode(), settings)
+    write_json(report.as_dict(), run.quality)
+    report.require_ok(run_id)
+    return report
+
+
+def _decode_variants(
+    settings: RunSettings, run: RunLayout, source: ModelSource, sample: pa.Table, open_progress: OpenProgress
+) -> pa.Table:
+    """The knowledge rows of all variants of the sample."""
+    settings = settings.model_copy(
+        update={
+            "drafter": DrafterSettings(name="none", max_draft_tokens=0),
+            "acceptance": AcceptanceSettings(name="strict", top_k=1, min_prob=0.0),
+        }
+    )
+    plan = variant_plan(run, sample, settings.plan.shard_size)
+    fingerprint = _fingerprint(settings, source, plan)
+    layout = RunLayout(run.root / "quality" / fingerprint)
+    write_plan(plan, layout.plan)
+    spec = WorkerSpec(
+        settings=settings,
+        model_path=source.path,
+        model_revision=source.revision,
+        tokenizer_hash=source.tokenizer_hash,
+        fingerprint=fingerprint,
+        run_id=f"quality-{run.root.name}",
+        datastore=None,
+        datastore_version=None,
+        run_log=str(layout.log),
+    )
+    with open_progress() as progress:
+        generate_shards(plan, spec, layout, QualityWorker, progress.update)
+    return knowledge_dataset(layout).to_table()
+
+
+def _fingerprint(settings: RunSettings, source: ModelSource, plan: pa.Table) -> str:
+    content = {
+        "text": text_fingerprint(settings.model, source.revision, settings.knowledge, settings.acceptance),
+        "sampling": [settings.quality.temperature, settings.quality.top_p],
+        "plan": plan.select(["shard", "kind", "entity_id", "prompt_hash"]).to_pydict(),
+    }
+    return sha256_of_json(content)[:FINGERPRINT_CHARS]
+
+
+def _measured(sample: pa.Table, decoded: pa.Table, encode: Encode, settings: RunSettings) -> QualityReport:
+    """The metrics over the entities that all variants have a text of."""
+    variants = {variant: of_variant(decoded, variant, sample) for variant in VARIANTS}
+    complete = np.ones(sample.num_rows, dtype=bool)
+    for rows in variants.values():
+        complete &= pc.is_valid(rows["text"]).to_numpy()
+    kept = pa.array(complete)
+    relaxed = _texts(sample.filter(kept), encode)
+    others = {variant: _texts(rows.filter(kept), encode) for variant, rows in variants.items()}
+    sampled = (others[SAMPLED[0]], others[SAMPLED[1]])
+    return QualityReport(int(complete.sum()), measure(relaxed, others[STRICT], sampled, settings.quality))
+
+
+def _texts(rows: pa.Table, encode: Encode) -> DecodedTexts:
+    return DecodedTexts(
+        embeddings=encode(rows["text"].to_pylist()),
+        token_ids=rows["token_ids"].combine_chunks(),
+        num_relaxed_tokens=pc.sum(rows["num_relaxed_tokens"], min_count=0).as_py(),
+    )

@@ -1,0 +1,55 @@
+"""Which texts the gate looks at, and how their prompts are decoded."""
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from pipeline.plan import write_plan
+from pipeline.quality.variants import VARIANTS, of_variant, sampled_rows, variant_plan
+from pipeline.storage.layout import RunLayout
+from pipeline.storage.parts import commit_part
+from tests.generation import FINGERPRINT, make_plan, make_result
+
+PLAN = make_plan(num_shards=3, rows_per_shard=8)
+
+
+@pytest.fixture
+def run(tmp_path):
+    layout = RunLayout(tmp_path / "night-1")
+    write_plan(PLAN, layout.plan)
+    for shard in pc.unique(PLAN["shard"]).to_pylist():
+        rows = PLAN.filter(pc.equal(PLAN["shard"], shard))
+        commit_part(layout, make_result(shard, rows), FINGERPRINT)
+    return layout
+
+
+def test_the_run_id_alone_decides_the_sample(run):
+    first, again = (sampled_rows(run, "night-1", 8)["entity_id"].to_pylist() for _ in range(2))
+    assert first == again
+    assert len(set(first)) == 4  # half of the sample is for the other kind, which this run lacks
+    assert first != sampled_rows(run, "night-2", 8)["entity_id"].to_pylist()
+
+
+def test_a_small_run_is_looked_at_as_a_whole(run):
+    assert sampled_rows(run, "night-1", 500).num_rows == PLAN.num_rows
+
+
+def test_every_prompt_is_planned_in_every_variant(run):
+    sample = sampled_rows(run, "night-1", 6)
+    plan = variant_plan(run, sample, 4)
+    assert plan.num_rows == sample.num_rows * len(VARIANTS)
+    for row in plan.to_pylist():
+        variant, entity_id = row["entity_id"].split("/", 1)
+        assert variant in VARIANTS
+        assert row["prompt"] == f"prompt {entity_id}"
+
+
+def test_variants_are_matched_to_the_sample_and_gaps_are_null(run):
+    sample = sampled_rows(run, "night-1", 6)
+    plan = variant_plan(run, sample, 4)
+    missing = f"strict/{sample['entity_id'][0].as_py()}"
+    decoded = make_result("any", plan, failing=frozenset([missing])).knowledge
+    rows = of_variant(decoded, "strict", sample)
+    expected = [f"text of prompt {entity_id}" for entity_id in sample["entity_id"].to_pylist()]
+    assert rows["text"].to_pylist() == [None, *expected[1:]]
+    assert isinstance(rows, pa.Table)

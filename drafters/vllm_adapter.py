@@ -14,20 +14,23 @@ Works with vLLM 0.22 to 0.32 (V1 model runner). `check_contract` names what a ne
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from vllm.v1.sample.ops import penalties
 from vllm.v1.sample.rejection_sampler import RejectionSampler
 
 from drafters.acceptance import AcceptanceRule, raise_above_argmax, relaxed_matches
+from drafters.batch_rules import BatchRules
 from drafters.calibration import Calibration
 from drafters.datastore import Datastore, Document
 from drafters.laser import DraftKey, LaserDrafter, SourceStats, available_threads
 from drafters.messages import DrafterStats, FinishedRequest, LaserConfig, RequestStats
+from drafters.penalties import sparse_penalties
 from drafters.request_decoding import RequestDecoding, VerifiedDraft
 
 CONFIG_KEY = "laser"
@@ -58,8 +61,7 @@ def request_args(key: str, draft: DraftKey | None = None, rule: AcceptanceRule =
         REQUEST_KEY: {
             "key": key,
             "draft": asdict(draft or DraftKey()),
-            "top_k": rule.top_k,
-            "min_prob": rule.min_prob,
+            "rule": asdict(rule),
         }
     }
 
@@ -96,6 +98,12 @@ def calibration(llm: Any) -> dict[str, Any]:
     return learned
 
 
+def install_sparse_penalties() -> None:
+    """Replace vLLM's penalties in this process, for verified and for plain rows; once."""
+    if not hasattr(penalties.apply_penalties, "__wrapped__"):
+        penalties.apply_penalties = sparse_penalties(penalties.apply_penalties)
+
+
 def check_contract(model_runner: Any) -> None:
     """Raise `VllmContractError` if `model_runner` lacks something that this file reads or replaces."""
     import vllm
@@ -126,7 +134,7 @@ class LaserRejectionSampler(RejectionSampler):
     verification then takes it. Sampled requests keep the standard rejection sampling.
     """
 
-    laser_rules: "BatchRules"
+    laser_rules: BatchRules
 
     def forward(self, metadata: Any, *args: Any, **kwargs: Any) -> Any:
         """Verify; remember the step's drafts for the proposer."""
@@ -139,68 +147,13 @@ class LaserRejectionSampler(RejectionSampler):
     ) -> torch.Tensor:
         """Penalties and masks, then the acceptance rule."""
         logits = super().apply_logits_processors(logits, sampling_metadata, metadata)
-        top_k, min_prob = self.laser_rules.tensors(
-            metadata.num_draft_tokens, sampling_metadata, logits.device
-        )
-        if top_k is None:
+        temperature = None if sampling_metadata.all_greedy else sampling_metadata.temperature
+        rules = self.laser_rules.positions(metadata.num_draft_tokens, temperature, logits.device)
+        if rules is None:
             return logits
-        accepted = relaxed_matches(logits, metadata.draft_token_ids, top_k, min_prob)
+        accepted = relaxed_matches(logits, metadata.draft_token_ids, rules)
         self.laser_rules.relaxed = accepted
         return raise_above_argmax(logits, metadata.draft_token_ids, accepted)
-
-
-@dataclass
-class BatchRules:
-    """The acceptance rules of the requests in the batch, and what the last verification did with them."""
-
-    model_runner: Any
-    verified: list[int] | None = None  # draft tokens of each row in the last step; None: none anywhere
-    relaxed: torch.Tensor | None = None  # bool [sum(verified)]
-    _rules: dict[str, AcceptanceRule] = field(default_factory=dict)
-
-    def rule(self, request_id: str) -> AcceptanceRule:
-        """The rule of `request_id`: strict unless it asked for another."""
-        rule = self._rules.get(request_id)
-        if rule is None:
-            raw = _request_options(self.model_runner, request_id)
-            rule = AcceptanceRule(int(raw.get("top_k", 1)), float(raw.get("min_prob", 0.0)))
-            self._rules[request_id] = rule
-        return rule
-
-    def forget(self, request_id: str) -> None:
-        """Drop what is remembered of `request_id`."""
-        self._rules.pop(request_id, None)
-
-    def tensors(
-        self, num_draft_tokens: Sequence[int], sampling_metadata: Any, device: torch.device
-    ) -> tuple[torch.Tensor | None, torch.Tensor]:
-        """top_k and min_prob for every drafted position; (None, empty) if every request is strict."""
-        rules = [self.rule(request_id) for request_id in self.model_runner.input_batch.req_ids]
-        top_k = torch.tensor([rule.top_k for rule in rules[: len(num_draft_tokens)]])
-        if not sampling_metadata.all_greedy:
-            temperature = sampling_metadata.temperature[: len(num_draft_tokens)].cpu()
-            top_k = torch.where(temperature == 0, top_k, torch.ones_like(top_k))
-        if int(top_k.max()) <= 1:
-            return None, torch.empty(0)
-        min_prob = torch.tensor([rule.min_prob for rule in rules[: len(num_draft_tokens)]])
-        repeats = torch.tensor(num_draft_tokens)
-        return (
-            top_k.repeat_interleave(repeats).to(device, non_blocking=True),
-            min_prob.repeat_interleave(repeats).to(device, non_blocking=True),
-        )
-
-    def take_step(self, num_sampled: Sequence[int]) -> list[VerifiedDraft]:
-        """What became of each row's draft in the step that just ended."""
-        verified, relaxed = self.verified or [0] * len(num_sampled), self.relaxed
-        self.verified = self.relaxed = None
-        flags = np.zeros(sum(verified), np.bool_) if relaxed is None else relaxed.cpu().numpy()
-        drafts = []
-        first = 0
-        for drafted, sampled in zip(verified, num_sampled, strict=True):
-            num_accepted = min(max(sampled - 1, 0), drafted)
-            drafts.append(VerifiedDraft(drafted, flags[first : first + num_accepted]))
-            first += drafted
-        return drafts
 
 
 def _request_options(model_runner: Any, request_id: str) -> dict[str, Any]:
@@ -249,9 +202,13 @@ class LaserProposer:
         """Learn where requests are described; replace the runner's rejection sampler."""
         check_contract(model_runner)
         self._model_runner = model_runner
-        self._rules = BatchRules(model_runner)
+        self._rules = BatchRules(self._rule_of, lambda: model_runner.input_batch.req_ids)
         model_runner.rejection_sampler.__class__ = LaserRejectionSampler
         model_runner.rejection_sampler.laser_rules = self._rules
+        install_sparse_penalties()
+
+    def _rule_of(self, request_id: str) -> AcceptanceRule:
+        return AcceptanceRule(**_request_options(self._model_runner, request_id).get("rule", {}))
 
     def propose(
         self,

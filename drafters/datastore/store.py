@@ -46,11 +46,17 @@ class Datastore:
         return self._pools.get((kind, group), [])
 
     def previous(self, kind: str, group: str, entity: int) -> TokenIds | None:
-        """Token ids of the youngest text of `entity` (see `entity_key`) in its pool, or None."""
-        for segment in reversed(self.pool(kind, group)):
-            document = segment.find(entity)
-            if document is not None:
-                return document.token_ids
+        """Token ids of the youngest text of `entity` (see `entity_key`), or None.
+
+        It is looked for in the pool of (`kind`, `group`), then in the other pools of `kind`: an entity whose
+        data changed may have moved to another group since.
+        """
+        others = [name for of, name in self._pools if of == kind and name not in (group, DOMAIN_GROUP)]
+        for name in (group, *others):
+            for segment in reversed(self.pool(kind, name)):
+                document = segment.find(entity)
+                if document is not None:
+                    return document.token_ids
         return None
 
     def pools(self) -> Iterator[tuple[str, str, list[Segment]]]:

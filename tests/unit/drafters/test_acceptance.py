@@ -3,19 +3,29 @@ import math
 import pytest
 import torch
 
-from drafters.acceptance import AcceptanceRule, raise_above_argmax, relaxed_matches
+from drafters.acceptance import AcceptanceRule, PositionRules, raise_above_argmax, relaxed_matches
 
 PROBS = [0.55, 0.25, 0.15, 0.05]
 """Probability of tokens 0 to 3."""
 
 
 def matches(logits, drafted, top_k, min_prob):
+    """Each row of `logits` is a request with one draft token."""
+    rules = [AcceptanceRule(k, p) for k, p in zip(top_k, min_prob, strict=True)]
+    positions = PositionRules.of(rules, [1] * len(rules), torch.device("cpu"))
     return relaxed_matches(
-        torch.tensor(logits, dtype=torch.float32),
-        torch.tensor(drafted),
-        torch.tensor(top_k),
-        torch.tensor(min_prob, dtype=torch.float32),
+        torch.tensor(logits, dtype=torch.float32), torch.tensor(drafted), positions
     ).tolist()
+
+
+def drafts(rule, *lengths_and_tokens):
+    """Drafts of requests under `rule`; token 0 is the argmax, token 1 acceptable, token 3 is not."""
+    tokens = [token for draft in lengths_and_tokens for token in draft]
+    logits = torch.log(torch.tensor([PROBS] * len(tokens)))
+    lengths = [len(draft) for draft in lengths_and_tokens]
+    positions = PositionRules.of([rule] * len(lengths), lengths, torch.device("cpu"))
+    flags = relaxed_matches(logits, torch.tensor(tokens), positions).tolist()
+    return [[flags.pop(0) for _ in draft] for draft in lengths_and_tokens]
 
 
 def one(probabilities, token, top_k, min_prob):
@@ -67,11 +77,10 @@ def test_probability_is_strictly_above_the_bound_and_masked_tokens_are_never_tak
 
 def test_the_logits_judged_are_those_after_penalties():
     logits = torch.log(torch.tensor([PROBS]))
-    drafted, top_k, min_prob = torch.tensor([1]), torch.tensor([2]), torch.tensor([0.1])
-    assert relaxed_matches(logits, drafted, top_k, min_prob).tolist() == [True]
     penalized = logits.clone()
     penalized[0, 1] -= 2.0  # repeated before: falls to rank 2
-    assert relaxed_matches(penalized, drafted, top_k, min_prob).tolist() == [False]
+    assert matches(logits.tolist(), [1], [2], [0.1]) == [True]
+    assert matches(penalized.tolist(), [1], [2], [0.1]) == [False]
 
 
 def test_every_row_has_its_own_rule_and_a_sampled_request_has_none():
@@ -103,6 +112,8 @@ def test_accepted_tokens_become_the_argmax_and_other_rows_stay():
         ({"top_k": 0}, "top_k must be at least 1, not 0"),
         ({"min_prob": -0.1}, "min_prob must lie in"),
         ({"min_prob": 1.5}, "min_prob must lie in"),
+        ({"max_relaxed_run": -1}, "max_relaxed_run must be at least 0"),
+        ({"deferred_tokens": -1}, "deferred_tokens must be at least 0"),
     ],
 )
 def test_impossible_rules_are_refused(fields, message):
@@ -114,3 +125,26 @@ def test_strict_is_the_default():
     assert AcceptanceRule().is_strict
     assert AcceptanceRule(1, 0.5).is_strict
     assert not AcceptanceRule(2, 0.1).is_strict
+
+
+def test_a_guard_limits_how_many_tokens_in_a_row_differ_from_the_argmax():
+    yes, no = True, False
+    assert drafts(AcceptanceRule(2, 0.1), [1, 1, 1, 0, 1]) == [[yes, yes, yes, no, yes]]
+    assert drafts(AcceptanceRule(2, 0.1, max_relaxed_run=2), [1, 1, 1, 0, 1]) == [[yes, yes, no, no, yes]]
+    guarded = AcceptanceRule(2, 0.1, max_relaxed_run=1)
+    assert drafts(guarded, [0, 1], [1, 1], [1], [3, 1]) == [[no, yes], [yes, no], [yes], [no, yes]]
+
+
+def test_a_deferred_check_wants_the_tokens_behind_to_be_the_models_choice():
+    yes, no = True, False
+    deferred = AcceptanceRule(2, 0.1, deferred_tokens=2)
+    assert drafts(deferred, [1, 0, 0], [1, 0], [0]) == [[yes, no, no], [no, no], [no]]
+    assert drafts(deferred, [1, 0, 1, 0, 0], [0, 0]) == [[no, no, yes, no, no], [no, no]]
+    assert drafts(deferred, [1, 0, 0, 3], [3, 0, 0]) == [[yes, no, no, no], [no, no, no]]
+
+
+def test_rules_differ_by_request():
+    rules = [AcceptanceRule(2, 0.1, deferred_tokens=1), AcceptanceRule(), AcceptanceRule(2, 0.1)]
+    positions = PositionRules.of(rules, [2, 0, 1], torch.device("cpu"))
+    logits = torch.log(torch.tensor([PROBS] * 3))
+    assert relaxed_matches(logits, torch.tensor([1, 1, 1]), positions).tolist() == [False, False, True]

@@ -1,0 +1,60 @@
+"""The acceptance rules of the requests in the batch, and what became of their drafts in a step."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+
+from drafters.acceptance import AcceptanceRule, PositionRules
+from drafters.request_decoding import VerifiedDraft
+
+
+@dataclass
+class BatchRules:
+    """Between the sampler, which verifies, and the proposer, which learns what was accepted."""
+
+    rule_of: Callable[[str], AcceptanceRule]  # a request's rule, asked for once
+    request_ids: Callable[[], Sequence[str]]  # of the batch's rows
+    verified: list[int] | None = None  # draft tokens of each row in the last step; None: none anywhere
+    relaxed: torch.Tensor | None = None  # bool [sum(verified)]
+    _rules: dict[str, AcceptanceRule] = field(default_factory=dict)
+
+    def forget(self, request_id: str) -> None:
+        """Drop what is remembered of `request_id`."""
+        self._rules.pop(request_id, None)
+
+    def positions(
+        self, num_draft_tokens: Sequence[int], temperature: torch.Tensor | None, device: torch.device
+    ) -> PositionRules | None:
+        """The rule at every drafted position; None if all are strict, as sampled requests always are.
+
+        `temperature` [rows]: 0 for greedy requests; None if all are greedy.
+        """
+        request_ids = self.request_ids()[: len(num_draft_tokens)]
+        rules = [self._rule(request_id) for request_id in request_ids]
+        if temperature is not None:
+            sampled = (temperature[: len(rules)] > 0).tolist()
+            rules = [replace(r, top_k=1) if s else r for r, s in zip(rules, sampled, strict=True)]
+        if all(rule.is_strict for rule in rules):
+            return None
+        return PositionRules.of(rules, num_draft_tokens, device)
+
+    def take_step(self, num_sampled: Sequence[int]) -> list[VerifiedDraft]:
+        """What became of each row's draft in the step that just ended."""
+        verified, relaxed = self.verified or [0] * len(num_sampled), self.relaxed
+        self.verified = self.relaxed = None
+        flags = np.zeros(sum(verified), np.bool_) if relaxed is None else relaxed.cpu().numpy()
+        drafts = []
+        first = 0
+        for drafted, sampled in zip(verified, num_sampled, strict=True):
+            num_accepted = min(max(sampled - 1, 0), drafted)
+            drafts.append(VerifiedDraft(drafted, flags[first : first + num_accepted]))
+            first += drafted
+        return drafts
+
+    def _rule(self, request_id: str) -> AcceptanceRule:
+        rule = self._rules.get(request_id)
+        if rule is None:
+            rule = self._rules[request_id] = self.rule_of(request_id)
+        return rule

@@ -160,6 +160,9 @@ def _check_option(override: Override, text: str, folders: list[Path], is_require
         return
     if not isinstance(value, str):
         raise ConfigError(f"{text}: takes one name; available: {', '.join(options)}")
+    is_second = is_required and (override.is_add() or override.is_force_add())
+    if is_second and value in options:
+        raise ConfigError(f"{text}: there is a {group} already; write {group}={value}")
     if value in options:
         return
     nearest = nearest_name(value, options)

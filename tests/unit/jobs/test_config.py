@@ -198,7 +198,8 @@ ERRORS = [
     ("limit", "limit: not an override; write key=value"),
     ("=3", "=3: not a valid override (no key)"),
     ("engine.max_num_seqs=[1", "engine.max_num_seqs=[1: not a valid override ("),
-    ("+dataset=movielens", "dataset appears more than once"),
+    ("+dataset=movielens", "+dataset=movielens: there is a dataset already; write dataset=movielens"),
+    ("++model=qwen3-8b", "++model=qwen3-8b: there is a model already; write model=qwen3-8b"),
     # combinations
     ("model.sampling.temperature=0.7", "acceptance=relaxed: has an effect on greedy decoding only"),
     (

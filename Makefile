@@ -1,7 +1,7 @@
 # `make help` lists the targets. Every target sets up what it needs.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup generate report bench test lint format lock clean bench-tools bench-datastore
+.PHONY: help setup generate report nightly publish bench test lint format lock clean bench-tools bench-datastore
 
 DATASET ?= movielens
 LIMIT ?=
@@ -44,6 +44,12 @@ generate: setup ## Generate knowledge for DATASET into data/DATASET
 
 report: setup ## Write the report of the latest run of DATASET; ARGS="run_id=NAME" takes another
 	@.venv/bin/python -m jobs.report 'dataset=$(DATASET)' $(ARGS)
+
+nightly: setup ## Generate what changed since the last night, and publish it
+	@.venv/bin/python -m jobs.nightly 'dataset=$(DATASET)' $(if $(LIMIT),'limit=$(LIMIT)') $(ARGS)
+
+publish: setup ## Publish a run: ARGS="run_id=..."; or ARGS=list, ARGS=rollback
+	@.venv/bin/python -m jobs.publish 'dataset=$(DATASET)' $(ARGS)
 
 test: setup ## Run the unit and integration tests
 	@.venv/bin/python -m pytest -q -m 'not slow and not gpu' $(TESTS)

@@ -10,12 +10,12 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pipeline.errors import ConfigError, CorruptPartError, DataError
+from pipeline.plan_file import write_shards
 from pipeline.schemas import GROUPS, PLAN, PROMPTS, TIMESTAMP, conform
 from pipeline.settings import KINDS, Kind
-from pipeline.storage.files import write_parquet
+from pipeline.storage.location import read_table
 
 _IDENTITY = ("kind", "entity_id")
 ROWS_PER_CHUNK = 16384
@@ -211,13 +211,13 @@ def shards_of(plan: pa.Table) -> dict[str, pa.Table]:
 
 def write_plan(plan: pa.Table, path: Path) -> None:
     """Check `plan` and write it to `path`, atomically."""
-    write_parquet(_checked(plan, "plan"), path)
+    write_shards(shards_of(_checked(plan, "plan")).values(), path)
 
 
 def read_plan(path: Path) -> pa.Table:
     """The plan at `path`, checked. Raises `DataError` if it is missing, `CorruptPartError` if unreadable."""
     try:
-        table = pq.read_table(path)
+        table = read_table(path)
     except FileNotFoundError as error:
         raise DataError(f"{path}: there is no plan") from error
     except (pa.ArrowInvalid, OSError) as error:

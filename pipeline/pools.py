@@ -1,9 +1,20 @@
-"""The datastore between runs: which version is in force, and how a run's knowledge extends it."""
+"""The datastore between runs: which version is in force, and what it is built from.
+
+Before anything is published each run extends the version that `datastore/CURRENT` names by its texts.
+With a snapshot in force, the datastore in force is the one that was built from that snapshot.
+
+The pools of a snapshot are built anew, not by appending to the last version: a pool then holds exactly
+the texts in force, no document of an entity that changed or left. Appending would save little: the users
+that a night changes are spread over all user pools, so all of those are rewritten anyway.
+"""
 
 import json
 import logging
 from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,25 +23,43 @@ import pyarrow.dataset as ds
 
 from drafters.datastore import Datastore, DatastoreBuilder, DatastoreError, Document, StoreHeader
 from pipeline.errors import CorruptPartError
-from pipeline.storage.files import write_text
+from pipeline.publish.snapshot import SnapshotFile, files_dataset, snapshot_in_force
+from pipeline.storage.files import sha256_of_json, write_text
 from pipeline.storage.layout import DatasetLayout, RunLayout
 from pipeline.storage.parts import knowledge_dataset
 
 logger = logging.getLogger(__name__)
+DIGEST_CHARS = 8
 
 
 def version_in_force(layout: DatasetLayout) -> str | None:
     """Name of the datastore version that the next run drafts from; None if there is none."""
+    snapshot = snapshot_in_force(layout)
+    return _current_version(layout) if snapshot is None else snapshot.datastore_version
+
+
+def _current_version(layout: DatasetLayout) -> str | None:
+    """What `datastore/CURRENT` names; it counts while no snapshot is published."""
     try:
         return layout.current_datastore.read_text(encoding="utf-8").strip() or None
     except FileNotFoundError:
         return None
 
 
-def usable_version(layout: DatasetLayout, tokenizer_hash: str, vocab_size: int) -> str | None:
-    """`version_in_force`, if this model's tokenizer wrote it; otherwise None, and a line in the log."""
+def usable_version(
+    layout: DatasetLayout, tokenizer_hash: str, vocab_size: int, cutoff: datetime | None = None
+) -> str | None:
+    """`version_in_force` if a run may draft from it; otherwise None, and a line in the log.
+
+    It may not if another tokenizer wrote it, or if texts in it saw events that `cutoff` hides.
+    """
     version = version_in_force(layout)
     if version is None:
+        return None
+    snapshot = snapshot_in_force(layout)
+    seen = None if snapshot is None else snapshot.history_cutoff
+    if cutoff is not None and seen is not None and seen > cutoff:
+        logger.warning("starting from empty pools: those in force saw events after history_cutoff")
         return None
     try:
         Datastore.open(layout.datastore / version, tokenizer_hash, vocab_size)
@@ -40,17 +69,68 @@ def usable_version(layout: DatasetLayout, tokenizer_hash: str, vocab_size: int) 
     return version
 
 
+@dataclass(frozen=True)
+class PoolModel:
+    """The model whose texts become pools. Rows of another model or revision are left out."""
+
+    name: str
+    revision: str
+    tokenizer_hash: str
+    vocab_size: int
+
+
+def build_snapshot_pools(
+    layout: DatasetLayout,
+    version: str,
+    files: list[SnapshotFile],
+    model: PoolModel,
+    calibration: dict[str, Any] | None,
+) -> str:
+    """Build the datastore of snapshot `version` from its `files`; its name. It is not put in force.
+
+    The name holds a digest of what went in, so a version of that name which is there already is this one.
+    """
+    content = [sorted((file.path, file.sha256) for file in files), model.tokenizer_hash, calibration]
+    name = f"{version}-{sha256_of_json(content)[:DIGEST_CHARS]}"
+    if (layout.datastore / name).exists():
+        return name
+    pools: dict[tuple[str, str], list[SnapshotFile]] = {}
+    for file in files:
+        pools.setdefault((file.kind, file.group), []).append(file)
+    header = StoreHeader(name, model.vocab_size, model.tokenizer_hash, source=version)
+    of_model = (pc.field("model") == model.name) & (pc.field("model_revision") == model.revision)
+    try:
+        builder = DatastoreBuilder(layout.datastore, header)
+        for (kind, group), own_files in sorted(pools.items()):
+            builder.add(kind, group, _documents(files_dataset(layout, version, own_files), of_model))
+        builder.finish(calibration)
+    except DatastoreError as error:
+        raise CorruptPartError(str(error)) from error
+    return name
+
+
+def verify_pools(layout: DatasetLayout, version: str) -> None:
+    """Open datastore `version` and compare its checksums; `CorruptPartError` names what is wrong."""
+    folder = layout.datastore / version
+    try:
+        header = StoreHeader.read(folder)
+        Datastore.open(folder, header.tokenizer_hash, header.vocab_size).verify()
+    except (DatastoreError, OSError) as error:
+        raise CorruptPartError(str(error)) from error
+
+
 def extend_pools(
     layout: DatasetLayout, run: RunLayout, previous: str | None, tokenizer_hash: str, vocab_size: int
 ) -> str:
     """Build the version named after the run from version `previous` and the run's knowledge; put it in force.
 
-    Does nothing if the run's version is there already. A crash leaves the old version in force.
+    Does nothing if the run's version is there already. A crash leaves the old version in force. Only for
+    a dataset of which no snapshot is published.
     """
     version = run.root.name
     if not (layout.datastore / version).exists():
         _build(layout, run, version, previous, tokenizer_hash, vocab_size)
-    if version_in_force(layout) != version:
+    if _current_version(layout) != version:
         write_text(version + "\n", layout.current_datastore)
     return version
 
@@ -69,8 +149,9 @@ def _build(
         header = StoreHeader(version, vocab_size, tokenizer_hash, source=run.root.name)
         builder = DatastoreBuilder(layout.datastore, header, store)
         for kind, group in _pools(knowledge):
-            builder.add(kind, group, _documents(knowledge, kind, group))
-        builder.finish(_calibration(run))
+            rows = (pc.field("kind") == kind) & (pc.field("group") == group)
+            builder.add(kind, group, _documents(knowledge, rows))
+        builder.finish(read_calibration(run))
     except DatastoreError as error:
         raise CorruptPartError(str(error)) from error
 
@@ -83,9 +164,8 @@ def _pools(knowledge: ds.Dataset) -> list[tuple[str, str]]:
     return sorted(found)
 
 
-def _documents(knowledge: ds.Dataset, kind: str, group: str) -> Iterator[Document]:
-    """The pool's texts, batch by batch."""
-    rows = (pc.field("kind") == kind) & (pc.field("group") == group)
+def _documents(knowledge: ds.Dataset, rows: pc.Expression) -> Iterator[Document]:
+    """The texts of `rows`, batch by batch."""
     for batch in knowledge.to_batches(columns=["entity_id", "token_ids"], filter=rows):
         ids = batch["token_ids"]
         values = ids.values.to_numpy(zero_copy_only=False)
@@ -94,6 +174,7 @@ def _documents(knowledge: ds.Dataset, kind: str, group: str) -> Iterator[Documen
             yield Document.of(entity_id, np.asarray(values[offsets[row] : offsets[row + 1]]))
 
 
-def _calibration(run: RunLayout) -> dict[str, object] | None:
+def read_calibration(run: RunLayout) -> dict[str, Any] | None:
+    """What the drafters of `run` learned, None if there were none."""
     path: Path = run.calibration
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None

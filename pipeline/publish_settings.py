@@ -7,7 +7,9 @@ from pydantic import Field
 from pipeline.settings_base import Settings
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Step = Literal["tables", "groups", "prompts", "plan", "generate", "snapshot", "validate", "datastore", "publish"]
+Step = Literal[
+    "tables", "groups", "prompts", "plan", "generate", "snapshot", "validate", "datastore", "publish"
+]
 
 
 class PublishSettings(Settings):

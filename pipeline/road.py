@@ -5,30 +5,41 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
 from pipeline.domains import DomainTables, read_domain, write_domain
 from pipeline.errors import ConfigError, DataError
-from pipeline.fingerprint import run_fingerprint
+from pipeline.fingerprint import row_fingerprint, run_fingerprint
 from pipeline.generate.contract import WorkerSpec
 from pipeline.generate.dispatch import GenerationOutcome, run_shards
 from pipeline.generate.optional_packages import require_drafter_package
 from pipeline.generate.progress import ProgressView
 from pipeline.generate.summary import RunSummary, summarize
-from pipeline.groups import group_entities
+from pipeline.groups import group_entities, reject_unknown_groups
+from pipeline.groups.alignment import align_user_groups
 from pipeline.models import ModelSource, resolve_model
 from pipeline.models.tokenizer import load_tokenizer, vocabulary_size
-from pipeline.plan import make_plan, read_plan, select_entities, write_plan
+from pipeline.plan import (
+    make_plan,
+    only_entities,
+    read_plan,
+    reject_later_events,
+    select_entities,
+    write_plan,
+)
 from pipeline.pools import extend_pools, usable_version
-from pipeline.prompts import render_prompts
+from pipeline.prompts import RenderedPrompts, render_prompts
 from pipeline.prompts.outputs import structured_kinds
+from pipeline.publish.snapshot import read_columns, snapshot_in_force
+from pipeline.schemas import GROUPS, TIMESTAMP
 from pipeline.settings import RunSettings
 from pipeline.storage.files import sha256_of_json, write_json
 from pipeline.storage.layout import DatasetLayout, RunLayout, models_folder
+from pipeline.storage.location import read_table
 from pipeline.storage.parts import committed_shards, knowledge_dataset, reject_reused_run
 
 logger = logging.getLogger(__name__)
@@ -61,7 +72,9 @@ class RunReport:
 
 
 @dataclass(frozen=True)
-class _PlannedRun:
+class PlannedRun:
+    """A run before its engine starts. `failed`: raw rows and entities that got no prompt."""
+
     run_id: str
     layout: RunLayout
     plan: pa.Table
@@ -70,25 +83,43 @@ class _PlannedRun:
 
 
 def generate_knowledge(
-    settings: RunSettings, open_progress: Callable[[], AbstractContextManager[ProgressView]]
+    settings: RunSettings,
+    open_progress: Callable[[], AbstractContextManager[ProgressView]],
+    only: pa.Table | None = None,
 ) -> RunReport:
     """Run the whole road; a run that was stopped goes on where it stopped.
 
-    `open_progress` shows the generation while it runs. Raises `PipelineError`; whatever was finished stays.
+    `open_progress` shows the generation while it runs. `only` (columns kind, entity_id): these entities
+    rather than the sample of `limit` and `offset`. Raises `PipelineError`; whatever was finished stays.
     """
     started = time.monotonic()
     require_drafter_package(settings.drafter.name)
     layout = DatasetLayout.of(settings.paths.data, settings.dataset.name)
     source = resolve_model(settings.model, models_folder(settings.paths.data))
-    run = _prepare(settings, layout, source)
+    run = _prepare(settings, layout, source, only)
+    spec, outcome = generate_plan(settings, layout, run, source, open_progress)
+    version = None
+    if settings.drafter.name == "laser" and outcome.num_rows and snapshot_in_force(layout) is None:
+        vocab_size = vocabulary_size(source.path, settings.model.trust_remote_code)
+        version = extend_pools(layout, run.layout, spec.datastore_version, source.tokenizer_hash, vocab_size)
+    summary = record_summary(settings, run, outcome, time.monotonic() - started)
+    outcome.require_complete(settings.max_failed_fraction)
+    return _report(run, summary, version)
+
+
+def generate_plan(
+    settings: RunSettings,
+    layout: DatasetLayout,
+    run: PlannedRun,
+    source: ModelSource,
+    open_progress: Callable[[], AbstractContextManager[ProgressView]],
+) -> tuple[WorkerSpec, GenerationOutcome]:
+    """Write the plan and the manifest of `run`, and generate what is not done yet."""
     vocab_size = vocabulary_size(source.path, settings.model.trust_remote_code)
     spec = _worker_spec(settings, layout, run, source, vocab_size)
     with open_progress() as progress:
         outcome = run_shards(run.plan, spec, run.layout, _worker_class(), progress.update, run.failed)
-    version = None
-    if settings.drafter.name == "laser" and outcome.num_rows:
-        version = extend_pools(layout, run.layout, spec.datastore_version, source.tokenizer_hash, vocab_size)
-    return _report(settings, run, spec, outcome, version, time.monotonic() - started)
+    return spec, outcome
 
 
 def _worker_class() -> Any:
@@ -97,33 +128,70 @@ def _worker_class() -> Any:
     return KnowledgeWorker
 
 
-def _prepare(settings: RunSettings, layout: DatasetLayout, source: ModelSource) -> _PlannedRun:
+def _prepare(
+    settings: RunSettings, layout: DatasetLayout, source: ModelSource, only: pa.Table | None
+) -> PlannedRun:
     """Everything before the engine: tables, groups, prompts, plan."""
-    dataset = settings.dataset
-    logger.info("reading %s", dataset.raw or f"the embedded sample of {dataset.name}")
-    tables = read_domain(dataset)
-    groups = group_entities(tables, dataset)
-    chosen = select_entities(groups, settings.limit, offset=settings.offset)
+    tables = read_tables(settings)
+    groups = group_tables(settings, tables)
+    snapshot = snapshot_in_force(layout)
+    if snapshot is not None:
+        groups = align_user_groups(groups, read_columns(layout, snapshot, GROUPS.names))
+    chosen = choose_entities(settings, groups) if only is None else only_entities(groups, only)
     if not chosen.num_rows:
-        raise DataError(f"offset={settings.offset}: no entity is left, there are {groups.num_rows}")
-    tokenizer = load_tokenizer(source.path, settings.model.trust_remote_code)
-    rendered = render_prompts(
-        tables,
-        chosen,
-        settings.knowledge,
-        settings.model,
-        dataset.item_word,
-        tokenizer,
-        settings.history_cutoff,
-        rating_range=dataset.rating_range,
-    )
+        raise DataError(f"none of the {groups.num_rows} entities was chosen")
+    rendered = render_chosen(settings, tables, chosen, source)
     plan = make_plan(rendered.prompts, settings.plan.shard_size)
     if not plan.num_rows:
         raise DataError(f"no prompt could be written: {rendered.failed['reason'][0].as_py()}")
     write_domain(tables, layout.tables)
     run_id = settings.run_id or _derived_run_id(settings, source, plan)
     failed = pa.concat_tables([tables.failed, rendered.failed])
-    return _PlannedRun(run_id, layout.run(run_id), plan, failed, tables)
+    return PlannedRun(run_id, layout.run(run_id), plan, failed, tables)
+
+
+def read_tables(settings: RunSettings) -> DomainTables:
+    """The raw data as domain tables."""
+    dataset = settings.dataset
+    logger.info("reading %s", dataset.raw or f"the embedded sample of {dataset.name}")
+    return read_domain(dataset)
+
+
+def group_tables(settings: RunSettings, tables: DomainTables) -> pa.Table:
+    """The groups of all entities (schema GROUPS), from what happened before the cutoff."""
+    if settings.history_cutoff is not None:
+        cutoff = pa.scalar(settings.history_cutoff, TIMESTAMP)
+        visible = tables.interactions.filter(pc.less(tables.interactions["timestamp"], cutoff))
+        tables = replace(tables, interactions=visible)
+    groups = group_entities(tables, settings.dataset)
+    reject_unknown_groups(settings.acceptance, groups)
+    return groups
+
+
+def choose_entities(settings: RunSettings, groups: pa.Table) -> pa.Table:
+    """The rows of `groups` that `limit` and `offset` ask for."""
+    chosen = select_entities(groups, settings.limit, offset=settings.offset)
+    if not chosen.num_rows:
+        raise DataError(f"offset={settings.offset}: no entity is left, there are {groups.num_rows}")
+    return chosen
+
+
+def render_chosen(
+    settings: RunSettings, tables: DomainTables, chosen: pa.Table, source: ModelSource
+) -> RenderedPrompts:
+    """The prompts of `chosen`. Raises `DataError` if one shows an event at or after its cutoff."""
+    rendered = render_prompts(
+        tables,
+        chosen,
+        settings.knowledge,
+        settings.model,
+        settings.dataset.item_word,
+        load_tokenizer(source.path, settings.model.trust_remote_code),
+        settings.history_cutoff,
+        rating_range=settings.dataset.rating_range,
+    )
+    reject_later_events(rendered.prompts, settings.history_cutoff)
+    return rendered
 
 
 def _derived_run_id(settings: RunSettings, source: ModelSource, plan: pa.Table) -> str:
@@ -139,19 +207,19 @@ def _derived_run_id(settings: RunSettings, source: ModelSource, plan: pa.Table) 
 
 
 def _worker_spec(
-    settings: RunSettings, layout: DatasetLayout, run: _PlannedRun, source: ModelSource, vocab_size: int
+    settings: RunSettings, layout: DatasetLayout, run: PlannedRun, source: ModelSource, vocab_size: int
 ) -> WorkerSpec:
     """Fix what the run depends on. A run that goes on keeps the datastore version that it began with."""
     version = None
     if settings.drafter.name == "laser":
         begun, version = _recorded_version(run.layout)
         if not begun:
-            version = usable_version(layout, source.tokenizer_hash, vocab_size)
+            version = usable_version(layout, source.tokenizer_hash, vocab_size, settings.history_cutoff)
     fingerprint = run_fingerprint(settings, source.revision, source.tokenizer_hash, version)
     _reject_other_run(run, fingerprint, settings)
     write_plan(run.plan, run.layout.plan)
     if not run.layout.manifest.exists():
-        write_json(_manifest(settings, run, source, fingerprint, version), run.layout.manifest)
+        write_json(_manifest(settings, run, source, fingerprint, version, vocab_size), run.layout.manifest)
     return WorkerSpec(
         settings=settings,
         model_path=source.path,
@@ -162,10 +230,11 @@ def _worker_spec(
         datastore=str((layout.datastore / version).resolve()) if version else None,
         datastore_version=version,
         run_log=str(run.layout.log),
+        text_fingerprint=row_fingerprint(settings, source.revision),
     )
 
 
-def _reject_other_run(run: _PlannedRun, fingerprint: str, settings: RunSettings) -> None:
+def _reject_other_run(run: PlannedRun, fingerprint: str, settings: RunSettings) -> None:
     """Raise `ConfigError` before anything of an existing run is touched that this one would not continue."""
     reject_reused_run(run.layout, fingerprint, settings)
     if committed_shards(run.layout) and not read_plan(run.layout.plan).equals(run.plan):
@@ -187,32 +256,34 @@ def _recorded_version(run: RunLayout) -> tuple[bool, str | None]:
 
 
 def _manifest(
-    settings: RunSettings, run: _PlannedRun, source: ModelSource, fingerprint: str, version: str | None
+    settings: RunSettings,
+    run: PlannedRun,
+    source: ModelSource,
+    fingerprint: str,
+    version: str | None,
+    vocab_size: int,
 ) -> dict[str, Any]:
     return {
         "run_id": run.run_id,
         "fingerprint": fingerprint,
+        "text_fingerprint": row_fingerprint(settings, source.revision),
         "datastore_version": version,
         "model_revision": source.revision,
         "tokenizer_hash": source.tokenizer_hash,
+        "vocab_size": vocab_size,
         "settings": settings.model_dump(mode="json"),
         "num_planned": run.plan.num_rows,
         "num_failed_before_generation": run.failed.num_rows,
     }
 
 
-def _report(
-    settings: RunSettings,
-    run: _PlannedRun,
-    spec: WorkerSpec,
-    outcome: GenerationOutcome,
-    version: str | None,
-    elapsed_sec: float,
-) -> RunReport:
-    failed = pq.read_table(run.layout.failed)
+def record_summary(
+    settings: RunSettings, run: PlannedRun, outcome: GenerationOutcome, elapsed_sec: float
+) -> RunSummary:
+    """Sum the run up and keep the summary in its manifest."""
     summary = summarize(
         knowledge_dataset(run.layout),
-        failed,
+        read_table(run.layout.failed),
         outcome,
         run.layout,
         elapsed_sec,
@@ -220,7 +291,10 @@ def _report(
     )
     recorded = json.loads(run.layout.manifest.read_text(encoding="utf-8"))
     write_json(recorded | {"summary": summary.as_dict()}, run.layout.manifest)
-    outcome.require_complete(settings.max_failed_fraction)
+    return summary
+
+
+def _report(run: PlannedRun, summary: RunSummary, version: str | None) -> RunReport:
     num_users, num_items = run.tables.users.num_rows, run.tables.items.num_rows
     coverage = Coverage(run.plan.num_rows, num_users + num_items)
     return RunReport(run.run_id, summary, coverage, num_users, num_items, version)

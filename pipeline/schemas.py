@@ -67,6 +67,7 @@ PROMPTS = pa.schema(
         _field("prompt_hash", pa.string()),  # sha256 of the prompt, hex
         _field("max_tokens", pa.int32()),
         _field("history_cutoff", TIMESTAMP, nullable=True),  # null for items
+        _field("latest_event", TIMESTAMP, nullable=True),  # the latest one shown; null: none is shown
     ]
 )
 
@@ -74,6 +75,15 @@ PLAN = pa.schema(
     [
         _field("shard", pa.string()),  # for example user-00003; also the name of the part
         *PROMPTS,
+    ]
+)
+
+# What became of an entity since the snapshot in force; see `pipeline/night/changes.py`.
+CHANGES = pa.schema(
+    [
+        _field("kind", pa.string()),
+        _field("entity_id", pa.string()),
+        _field("change", pa.string()),
     ]
 )
 

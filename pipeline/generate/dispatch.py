@@ -2,19 +2,20 @@
 
 from contextlib import closing
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import pyarrow as pa
 
 from pipeline.errors import DataError, GenerationError
 from pipeline.generate.contract import Worker, WorkerProgress, WorkerSpec
 from pipeline.generate.progress import NO_PROGRESS, OnProgress, ProgressSnapshot, ProgressTracker
+from pipeline.generate.retry import shards_with_failures
 from pipeline.generate.shard_queue import ShardQueue
 from pipeline.generate.time_series import TimeSeries
 from pipeline.schemas import FAILED, conform
 from pipeline.storage.files import write_parquet
 from pipeline.storage.layout import RunLayout
 from pipeline.storage.lock import exclusive
+from pipeline.storage.node_cache import appendable
 from pipeline.storage.parts import finished_shards, planned_shards, read_failures, remove_leftovers
 
 MAX_SHARDS_NAMED = 5
@@ -77,12 +78,13 @@ def run_shards(
     named in the outcome; whatever happens, finished parts stay and a rerun resumes.
     """
     layout = RunLayout(layout.root.resolve())
-    spec = replace(spec, run_log=str(Path(spec.run_log).resolve()))
     if not layout.plan.exists():
         raise DataError(f"{layout.plan}: not there; the plan is written before shards are run")
     with exclusive(layout.root):
         planned = {shard: rows.num_rows for shard, rows in planned_shards(plan).items()}
         finished = finished_shards(layout, spec.fingerprint, plan, spec.settings)
+        if spec.settings.retry_failed:
+            finished -= shards_with_failures(layout, finished)
         remove_leftovers(layout)
         missing = [shard for shard in planned if shard not in finished]
         queue = ShardQueue(missing, spec.settings.cluster.max_shard_attempts)
@@ -107,7 +109,12 @@ def _run_missing(
     from pipeline.generate.worker_pool import WorkerPool
 
     settings = spec.settings
-    with ray_session(settings.cluster, Path(spec.run_log)) as nodes:
+    with (
+        appendable(layout.log) as log,
+        appendable(layout.progress) as progress,
+        ray_session(settings.cluster, log) as nodes,
+    ):
+        spec = replace(spec, run_log=str(log))
         size = size_pool(settings.cluster, settings.engine.tensor_parallel_size, nodes)
         size = replace(size, num_workers=min(size.num_workers, len(planned) - len(finished)))
         num_before = sum(planned[shard] for shard in finished)
@@ -122,7 +129,7 @@ def _run_missing(
             if on_progress is not None:
                 on_progress(snapshot)
 
-        with closing(TimeSeries(layout.progress)) as series:
+        with closing(TimeSeries(progress)) as series:
             pool.run(report)
         return last
 

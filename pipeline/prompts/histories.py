@@ -80,6 +80,7 @@ class Histories:
         order = _last_of_each(users[order], order, len(user_ids), max_history)
         self._items = items[order]
         self._ratings = [_shown(rating) for rating in ratings[order].tolist()]
+        self._times = times[order]
         counts = np.bincount(users[order], minlength=len(user_ids))
         self._ends = np.cumsum(counts)
         self.num_ratings = counts
@@ -89,6 +90,12 @@ class Histories:
         end = self._ends[user]
         rows = slice(end - num_ratings, end)
         return list(zip(self._items[rows].tolist(), self._ratings[rows], strict=True))
+
+    def latest_time(self, user: int, num_ratings: int) -> int | None:
+        """Time of the latest of the ratings that `recent` gives, in microseconds; None if there is none."""
+        end = self._ends[user]
+        shown = self._times[end - num_ratings : end]
+        return int(shown.max()) if len(shown) else None
 
 
 def _recent_rows(

@@ -109,6 +109,14 @@ def _column(table: pa.Table, name: str) -> pa.Array:
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
 
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """A prompt, and the time of the latest event that it shows (microseconds; None: no event)."""
+
+    prompt: EncodedPrompt
+    latest_time: int | None
+
+
 @dataclass(frozen=True)
 class _Writer:
     """Writes the prompts of one kind."""
@@ -161,7 +169,7 @@ class _Writer:
             yield self._tables(batch, outcomes, cutoff)
             logger.debug("%s prompts: %d of %d", self.kind, rows.stop, entities.num_rows)
 
-    def _outcomes(self, rows: range, subjects: Subjects) -> list[EncodedPrompt | str]:
+    def _outcomes(self, rows: range, subjects: Subjects) -> list[_Written | str]:
         """For each row its prompt, or the reason why there is none."""
         objections = [subjects.objection(row, int(subjects.num_ratings[row])) for row in rows]
         promptable = [row for row, objection in zip(rows, objections, strict=True) if objection is None]
@@ -174,17 +182,18 @@ class _Writer:
         fitted = iter(zip(promptable, longest_fitting(write, available, self.budget_tokens), strict=True))
         return [objection or self._judged(*next(fitted), subjects) for objection in objections]
 
-    def _judged(self, row: int, fitted: Fitted | None, subjects: Subjects) -> EncodedPrompt | str:
+    def _judged(self, row: int, fitted: Fitted | None, subjects: Subjects) -> _Written | str:
         if fitted is None:
             bare = "without any rating " if self.kind == "user" else ""
             return (
                 f"too long: {bare}the prompt and knowledge.{self.kind}.max_tokens="
                 f"{self.settings.max_tokens} exceed model.max_model_len={self.max_model_len}"
             )
-        return subjects.objection(row, fitted.num_ratings) or fitted.prompt
+        latest = subjects.latest_time(row, fitted.num_ratings)
+        return subjects.objection(row, fitted.num_ratings) or _Written(fitted.prompt, latest)
 
     def _tables(
-        self, entities: pa.Table, outcomes: list[EncodedPrompt | str], cutoff: datetime | None
+        self, entities: pa.Table, outcomes: list[_Written | str], cutoff: datetime | None
     ) -> RenderedPrompts:
         written = np.array([not isinstance(outcome, str) for outcome in outcomes], dtype=bool)
         prompts = [outcome for outcome in outcomes if not isinstance(outcome, str)]
@@ -205,8 +214,9 @@ class _Writer:
         return counts != self.num_frame_control_tokens
 
     def _prompts_table(
-        self, entities: pa.Table, prompts: list[EncodedPrompt], cutoff: datetime | None
+        self, entities: pa.Table, written: list[_Written], cutoff: datetime | None
     ) -> pa.Table:
+        prompts = [outcome.prompt for outcome in written]
         columns: dict[str, Any] = {
             **{name: entities[name] for name in GROUPS.names},
             "prompt": pa.array([prompt.text for prompt in prompts], pa.string()),
@@ -214,6 +224,7 @@ class _Writer:
             "prompt_hash": pa.array([_sha256(prompt.text) for prompt in prompts], pa.string()),
             "max_tokens": pa.array([self.settings.max_tokens] * len(prompts), pa.int32()),
             "history_cutoff": pa.array([cutoff] * len(prompts), TIMESTAMP),
+            "latest_event": pa.array([outcome.latest_time for outcome in written], TIMESTAMP),
         }
         return pa.table(columns, schema=PROMPTS)
 

@@ -24,6 +24,10 @@ class Subjects(Protocol):
     def variables(self, row: int, num_ratings: int) -> dict[str, Any]:
         """What the template is given when the most recent `num_ratings` are shown."""
 
+    def latest_time(self, row: int, num_ratings: int) -> int | None:
+        """Time (microseconds since 1970) of the latest event that such a prompt shows; None: no event."""
+        ...
+
     def objection(self, row: int, num_ratings: int) -> str | None:
         """Why a prompt that shows so few ratings would say nothing about the entity; None: it does."""
 
@@ -42,6 +46,10 @@ class ItemSubjects:
     def variables(self, row: int, num_ratings: int) -> dict[str, Any]:
         """See `Subjects`."""
         return {**self._constants, "item": self._cards[row]}
+
+    def latest_time(self, row: int, num_ratings: int) -> int | None:
+        """See `Subjects`."""
+        return None
 
     def objection(self, row: int, num_ratings: int) -> str | None:
         """See `Subjects`."""
@@ -72,6 +80,10 @@ class UserSubjects:
         recent = self._histories.recent(row, num_ratings)
         history = [(self._cards[item], rating) for item, rating in recent]
         return {**self._constants, "attributes": self._attributes[row], "history": history}
+
+    def latest_time(self, row: int, num_ratings: int) -> int | None:
+        """See `Subjects`."""
+        return self._histories.latest_time(row, num_ratings)
 
     def objection(self, row: int, num_ratings: int) -> str | None:
         """A user of whom nothing at all is known would get an invented text; attributes are enough."""

@@ -8,7 +8,16 @@ from typing import Any
 from pipeline.settings import RunSettings
 
 # These never change what is written.
-WITHOUT_EFFECT = ("cluster.", "paths.", "publish.", "nightly.", "run_id", "retry_failed", "max_failed_fraction")
+WITHOUT_EFFECT = (
+    "cluster.",
+    "paths.",
+    "publish.",
+    "report.",
+    "nightly.",
+    "run_id",
+    "retry_failed",
+    "max_failed_fraction",
+)
 MAX_NAMED = 5
 
 

@@ -1,0 +1,134 @@
+"""`python -m jobs.publish`: publish one run, return to an earlier version, or list them; `make publish`."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from jobs.cli import entry_point
+from pipeline.errors import ConfigError
+from pipeline.night.record import read_record
+from pipeline.publish.content import Content, content_of_run
+from pipeline.publish.release import publish_run, require_base, write_and_validate
+from pipeline.publish.snapshot import SUCCESS, Snapshot, read_snapshot, snapshot_in_force, versions
+from pipeline.publish.versions import prune, rollback
+from pipeline.settings import RunSettings
+from pipeline.storage.layout import DatasetLayout, RunLayout
+from pipeline.storage.lock import owned
+
+ACTIONS = ("publish", "validate", "rollback", "list")
+
+
+@entry_point(
+    "publish",
+    "Publish a finished run (run_id=...), `validate` it only, `rollback` to an earlier version, or `list`.",
+    config_name="nightly",
+    examples=[
+        "run_id=2026-11-22",
+        "validate run_id=2026-11-22",
+        "rollback",
+        "rollback version=2026-11-20",
+        "list",
+    ],
+)
+def job(settings: RunSettings) -> None:
+    """Do what `publish.action` says, and say what is in force."""
+    layout = DatasetLayout.of(settings.paths.data, settings.dataset.name)
+    out = Console()
+    action = settings.publish.action
+    if action == "list":
+        _print_versions(layout, out)
+        return
+    with owned(layout.lock, f"{action} {settings.publish.version or settings.run_id or ''}".strip()):
+        if action == "rollback":
+            _print_in_force(rollback(layout, settings.publish.version), out)
+        elif settings.run_id is None:
+            raise ConfigError("run_id: missing; name the run to publish")
+        else:
+            _publish(settings, layout, layout.run(settings.run_id), out)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line: one bare word is the action, `version=` is short for `publish.version=`."""
+    words = sys.argv[1:] if argv is None else list(argv)
+    return job([_as_override(word) for word in words])
+
+
+def _as_override(word: str) -> str:
+    if word in ACTIONS:
+        return f"publish.action={word}"
+    return f"publish.{word}" if word.startswith("version=") else word
+
+
+def _publish(settings: RunSettings, layout: DatasetLayout, run: RunLayout, out: Console) -> None:
+    content = content_of_run(layout, run, _base(layout, run))
+    if settings.publish.action == "validate":
+        _validate(settings, layout, run, content, out)
+        return
+    snapshot = publish_run(layout, run, settings, content, _untimed)
+    removed = prune(layout, settings.publish.keep_versions)
+    _print_in_force(snapshot, out)
+    if removed:
+        out.print(f"removed old versions: {', '.join(removed)}", highlight=False)
+
+
+def _validate(
+    settings: RunSettings, layout: DatasetLayout, run: RunLayout, content: Content, out: Console
+) -> None:
+    version = run.root.name
+    if (layout.snapshot(version) / SUCCESS).exists():
+        raise ConfigError(f"run_id={version}: it was validated and published before")
+    _, validation = write_and_validate(layout, run, settings, content, _untimed)
+    out.print(f"{version} is valid: {validation.counts}; nothing was put in force", highlight=False)
+
+
+def _base(layout: DatasetLayout, run: RunLayout) -> Snapshot | None:
+    """The snapshot to go from. A night's changes hold over the one that it was planned over only."""
+    version = run.root.name
+    if (layout.snapshot(version) / SUCCESS).exists():
+        previous = read_snapshot(layout, version).previous_version
+        return read_snapshot(layout, previous) if previous in versions(layout) else None
+    night = read_record(run.night)
+    if night is None:
+        return snapshot_in_force(layout)
+    return require_base(layout, night["previous_version"])
+
+
+@contextmanager
+def _untimed(name: str) -> Iterator[None]:
+    yield
+
+
+def _print_in_force(snapshot: Snapshot, out: Console) -> None:
+    counts = ", ".join(f"{number:,} {kind}s" for kind, number in snapshot.counts.items())
+    out.print(
+        f"in force: {snapshot.version} ({counts}), pools {snapshot.datastore_version}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _print_versions(layout: DatasetLayout, out: Console) -> None:
+    in_force = snapshot_in_force(layout)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("version", "users", "items", "pools", "published", ""):
+        table.add_column(name)
+    for version in versions(layout):
+        snapshot = read_snapshot(layout, version)
+        is_current = in_force is not None and in_force.version == version
+        table.add_row(
+            version,
+            f"{snapshot.counts['user']:,}",
+            f"{snapshot.counts['item']:,}",
+            snapshot.datastore_version or "-",
+            f"{snapshot.created_at:%Y-%m-%d %H:%M}",
+            "in force" if is_current else "",
+        )
+    out.print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

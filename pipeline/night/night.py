@@ -1,0 +1,183 @@
+"""A night: what changed is generated, the rest carried over, and both put in force together.
+
+tables, groups, prompts, plan, generate, snapshot, validate, datastore, publish, report. What was published
+before stays in force until `publish`, which is one atomic step; a night that stops anywhere goes on under
+its run id when the same command is given again. One night at a time works on a dataset.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.domains import write_domain
+from pipeline.generate.dispatch import GenerationOutcome
+from pipeline.generate.optional_packages import require_drafter_package
+from pipeline.generate.progress import ProgressView
+from pipeline.models import resolve_model
+from pipeline.night.changes import counts_by_kind, is_unchanged
+from pipeline.night.figures import carried_tokens, figures_by_change
+from pipeline.night.planning import NightPlan, Prepared, day_of, plan_night
+from pipeline.night.record import NightRecord, NightStopped, read_record
+from pipeline.publish.content import Content, content_of_run, read_facts
+from pipeline.publish.release import publish_run
+from pipeline.publish.snapshot import Snapshot
+from pipeline.publish.versions import prune
+from pipeline.road import (
+    choose_entities,
+    generate_plan,
+    group_tables,
+    read_tables,
+    record_summary,
+    render_chosen,
+)
+from pipeline.settings import KINDS, RunSettings
+from pipeline.storage.files import write_parquet
+from pipeline.storage.layout import DatasetLayout, RunLayout, models_folder
+from pipeline.storage.lock import owned
+
+logger = logging.getLogger(__name__)
+OpenProgress = Callable[[], AbstractContextManager[ProgressView]]
+WORKING_STEPS = ("generate", "snapshot", "validate", "datastore", "publish")
+
+
+@dataclass(frozen=True)
+class NightReport:
+    """What a night has to say. `values` are those of `night.json`."""
+
+    run_id: str | None
+    values: dict[str, Any]
+    steps: list[dict[str, Any]]
+    stopped_after: str | None  # what `nightly.stop_after` asked for
+
+
+def run_night(settings: RunSettings, open_progress: OpenProgress) -> NightReport:
+    """Run the night, or what is left of it.
+
+    Raises `BusyError` if another process works on the dataset, `PublishError` if the new snapshot is not
+    valid, any other `PipelineError` for what its step says. What is done is kept, and what was in force
+    stays so.
+    """
+    require_drafter_package(settings.drafter.name)
+    layout = DatasetLayout.of(settings.paths.data, settings.dataset.name)
+    record = NightRecord(settings.dataset.name, settings.nightly.stop_after)
+    stopped_after = None
+    with owned(layout.lock, settings.run_id or f"the night of {day_of(settings)}") as lock:
+        try:
+            prepared = _prepare(settings, layout, record)
+            with record.step("plan"):
+                night = plan_night(settings, layout, prepared)
+                lock.rename(night.run.run_id)
+                _begin(record, night)
+            _work(settings, layout, record, night, prepared, open_progress)
+            record.finish()
+            with record.step("report"):
+                _write_report(night.run.layout, layout)
+        except NightStopped as stop:
+            stopped_after = str(stop)
+    return NightReport(record.values.get("run_id"), record.values, list(record.steps.values()), stopped_after)
+
+
+def _prepare(settings: RunSettings, layout: DatasetLayout, record: NightRecord) -> Prepared:
+    with record.step("tables"):
+        tables = read_tables(settings)
+        write_domain(tables, layout.tables)
+    with record.step("groups"):
+        groups = group_tables(settings, tables)
+        chosen = choose_entities(settings, groups)
+    with record.step("prompts"):
+        source = resolve_model(settings.model, models_folder(settings.paths.data))
+        rendered = render_chosen(settings, tables, chosen, source)
+    return Prepared(tables, groups, chosen, rendered, source)
+
+
+def _begin(record: NightRecord, night: NightPlan) -> None:
+    """Write down which night this is and what it has to do."""
+    run = night.run.layout
+    record.bind(run, night.identity, night.base.version if night.base else None)
+    if not run.changes.exists():
+        write_parquet(night.changes, run.changes)
+    nothing_yet = {"failed": 0, "kept_old": 0}
+    counts = {kind: of_kind | nothing_yet for kind, of_kind in counts_by_kind(night.changes).items()}
+    record.set(counts=counts)
+    for kind in KINDS:
+        logger.info("%ss: %s", kind, ", ".join(f"{name} {n:,}" for name, n in counts[kind].items() if n))
+
+
+def _work(
+    settings: RunSettings,
+    layout: DatasetLayout,
+    record: NightRecord,
+    night: NightPlan,
+    prepared: Prepared,
+    open_progress: OpenProgress,
+) -> None:
+    """Generate, publish, prune; nothing of it if nothing changed: then the version in force is confirmed."""
+    if night.base is not None and is_unchanged(night.changes):
+        content = Content.unchanged(night.base, night.changes)
+        _note_figures(layout, record, content, night.run.layout, None)
+        record.skip(*WORKING_STEPS)
+        _note_version(record, night.base)
+        return
+    with record.step("generate"):
+        _generate(settings, layout, record, night, prepared, open_progress)
+    content = content_of_run(layout, night.run.layout, night.base)
+    _note_figures(layout, record, content, night.run.layout, read_facts(night.run.layout).sec_per_token)
+    snapshot = publish_run(layout, night.run.layout, settings, content, record.step)
+    _note_version(record, snapshot)
+    removed = prune(layout, settings.publish.keep_versions)
+    if removed:
+        logger.info("removed old versions: %s", ", ".join(removed))
+
+
+def _generate(
+    settings: RunSettings,
+    layout: DatasetLayout,
+    record: NightRecord,
+    night: NightPlan,
+    prepared: Prepared,
+    open_progress: OpenProgress,
+) -> None:
+    """Write what is missing of the plan. Failed rows are judged when the snapshot is validated."""
+    started = time.monotonic()
+    _, outcome = generate_plan(settings, layout, night.run, prepared.source, open_progress)
+    if outcome.num_shards_run or "summary" not in (read_record(night.run.layout.manifest) or {}):
+        record_summary(settings, night.run, outcome, time.monotonic() - started)
+    _note_decoding(record, outcome)
+    outcome.require_complete(max_failed_fraction=1.0)
+
+
+def _note_decoding(record: NightRecord, outcome: GenerationOutcome) -> None:
+    """Decode seconds add up over the sessions of a night."""
+    earlier = record.values.get("decode_sec") or 0.0
+    record.set(decode_sec=round(earlier + outcome.decode_sec, 3))
+
+
+def _note_figures(
+    layout: DatasetLayout,
+    record: NightRecord,
+    content: Content,
+    run: RunLayout,
+    sec_per_token: float | None,
+) -> None:
+    rate = content.sec_per_token(sec_per_token)
+    num_tokens = carried_tokens(layout, content)
+    record.set(
+        counts=content.counts(),
+        by_change=figures_by_change(run, content),
+        num_carried_tokens=num_tokens,
+        decode_sec=record.values.get("decode_sec") or 0.0,
+        saved_decode_sec=None if rate is None else round(num_tokens * rate, 3),
+    )
+
+
+def _note_version(record: NightRecord, snapshot: Snapshot) -> None:
+    record.set(version=snapshot.version, datastore_version=snapshot.datastore_version)
+
+
+def _write_report(run: RunLayout, layout: DatasetLayout) -> None:
+    from pipeline.report import write_report  # matplotlib and more: not before it is needed
+
+    write_report(run, layout)

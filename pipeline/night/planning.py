@@ -1,0 +1,153 @@
+"""What a night has to do: over which snapshot, which entities, under which run id."""
+
+import hashlib
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.domains import DomainTables
+from pipeline.errors import ConfigError, DataError
+from pipeline.fingerprint import row_fingerprint, run_fingerprint
+from pipeline.groups.alignment import align_user_groups
+from pipeline.models import ModelSource
+from pipeline.night.changes import BASE, BASE_COLUMNS, compare, groups_of, rows_to_plan
+from pipeline.night.record import free_run_id, is_finished, is_unfinished, read_record, unfinished_night
+from pipeline.plan import make_plan
+from pipeline.prompts import RenderedPrompts
+from pipeline.publish.snapshot import Snapshot, read_columns, read_snapshot, snapshot_in_force, versions
+from pipeline.road import PlannedRun
+from pipeline.schemas import PROMPTS
+from pipeline.settings import KINDS, RunSettings
+from pipeline.storage.files import sha256_of_json
+from pipeline.storage.layout import DatasetLayout
+
+ROWS_PER_DIGEST = 65_536
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything about tonight's entities that does not depend on what was published before."""
+
+    tables: DomainTables
+    groups: pa.Table  # GROUPS, of all entities
+    chosen: pa.Table  # GROUPS, of those that `limit` and `offset` ask for
+    rendered: RenderedPrompts
+    source: ModelSource
+
+
+@dataclass(frozen=True)
+class NightPlan:
+    """What the night is: its run, the snapshot that it goes from, and what changed since."""
+
+    run: PlannedRun
+    base: Snapshot | None
+    changes: pa.Table  # CHANGES
+    identity: str  # a night that stopped is found again by this
+
+
+def plan_night(settings: RunSettings, layout: DatasetLayout, prepared: Prepared) -> NightPlan:
+    """Compare tonight's prompts with the snapshot in force, and find the run of a night that stopped.
+
+    A night that stopped goes on if it was about the same: data, settings, and snapshot in force; one that
+    stopped right after it put its own snapshot in force is told by the snapshot before that. Raises
+    `ConfigError` if the `run_id` that was asked for is that of another night.
+    """
+    in_force = snapshot_in_force(layout)
+    if in_force is not None and is_unfinished(layout.run(in_force.run_id)):
+        for before in _version_before(layout, in_force):
+            night = _over(settings, layout, prepared, before)
+            if unfinished_night(layout, night.identity) == in_force.run_id:
+                return _named(layout, night, in_force.run_id)
+    night = _over(settings, layout, prepared, in_force)
+    return _named(layout, night, _run_id(settings, layout, night.identity))
+
+
+def _version_before(layout: DatasetLayout, snapshot: Snapshot) -> list[Snapshot | None]:
+    """What `snapshot` was made from (None: from nothing); an empty list if that is gone."""
+    name = snapshot.previous_version
+    if name is None:
+        return [None]
+    return [read_snapshot(layout, name)] if name in versions(layout) else []
+
+
+def _over(
+    settings: RunSettings, layout: DatasetLayout, prepared: Prepared, base: Snapshot | None
+) -> NightPlan:
+    """The night over `base`; its run has no name yet."""
+    rows = BASE.empty_table() if base is None else read_columns(layout, base, BASE_COLUMNS)
+    fingerprint = row_fingerprint(settings, prepared.source.revision)
+    prompts = prepared.rendered.prompts
+    changes = compare(rows, prompts, prepared.chosen, prepared.groups, fingerprint, settings.history_cutoff)
+    aligned = align_user_groups(prepared.groups, groups_of(rows))
+    plan = make_plan(_regrouped(rows_to_plan(prompts, changes), aligned), settings.plan.shard_size)
+    if base is None and not plan.num_rows:
+        raise DataError(f"no prompt could be written: {prepared.rendered.failed['reason'][0].as_py()}")
+    failed = pa.concat_tables([prepared.tables.failed, prepared.rendered.failed])
+    run = PlannedRun("", layout.run("_"), plan, failed, prepared.tables)
+    return NightPlan(run, base, changes, _identity(settings, prepared, base, changes))
+
+
+def _named(layout: DatasetLayout, night: NightPlan, run_id: str) -> NightPlan:
+    run = PlannedRun(run_id, layout.run(run_id), night.run.plan, night.run.failed, night.run.tables)
+    return NightPlan(run, night.base, night.changes, night.identity)
+
+
+def _regrouped(prompts: pa.Table, groups: pa.Table) -> pa.Table:
+    """`prompts` with the groups of `groups`, which holds all their entities."""
+    parts = []
+    for kind in KINDS:
+        rows = prompts.filter(pc.equal(prompts["kind"], kind))
+        named = groups.filter(pc.equal(groups["kind"], kind))
+        positions = pc.index_in(rows["entity_id"], value_set=named["entity_id"].combine_chunks())
+        column = PROMPTS.get_field_index("group")
+        parts.append(rows.set_column(column, PROMPTS.field("group"), named["group"].take(positions)))
+    return pa.concat_tables(parts)
+
+
+def _run_id(settings: RunSettings, layout: DatasetLayout, identity: str) -> str:
+    """The id that was asked for, that of the night that stopped, or the day's."""
+    if settings.run_id is None:
+        return unfinished_night(layout, identity) or free_run_id(layout, day_of(settings))
+    run = layout.run(settings.run_id)
+    earlier = read_record(run.night)
+    if earlier is None and run.manifest.exists():
+        raise ConfigError(
+            f"run_id={settings.run_id}: that is no night; python -m jobs.publish run_id={settings.run_id} "
+            "publishes it"
+        )
+    if earlier is not None and (earlier.get("identity") != identity or is_finished(earlier)):
+        what = "is done" if is_finished(earlier) else "was about other data or settings"
+        raise ConfigError(f"run_id={settings.run_id}: that night {what}; choose another run_id, or none")
+    return settings.run_id
+
+
+def day_of(settings: RunSettings) -> str:
+    """The day a night is named after: that of the cutoff, or today in UTC."""
+    return (settings.history_cutoff or datetime.now(UTC)).date().isoformat()
+
+
+def _identity(settings: RunSettings, prepared: Prepared, base: Snapshot | None, changes: pa.Table) -> str:
+    """A hash of all that decides what the night does."""
+    source = prepared.source
+    return sha256_of_json(
+        {
+            "settings": run_fingerprint(settings, source.revision, source.tokenizer_hash, None),
+            "drafter": settings.drafter.name,
+            "acceptance": settings.acceptance_label,
+            "shard_size": settings.plan.shard_size,
+            "base": base.version if base else None,
+            "prompts": _digest(prepared.rendered.prompts.select(["kind", "entity_id", "prompt_hash"])),
+            "changes": _digest(changes),
+        }
+    )
+
+
+def _digest(table: pa.Table) -> str:
+    """A hash of the rows in their order."""
+    digest = hashlib.sha256()
+    for start in range(0, table.num_rows, ROWS_PER_DIGEST):
+        for batch in table.slice(start, ROWS_PER_DIGEST).combine_chunks().to_batches():
+            digest.update(batch.serialize())
+    return digest.hexdigest()

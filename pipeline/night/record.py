@@ -1,0 +1,139 @@
+"""`night.json`: what the night did so far, rewritten at the end of every step."""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import CorruptPartError
+from pipeline.storage.files import write_json
+from pipeline.storage.layout import DatasetLayout, RunLayout
+
+DONE = "done"
+RUNNING = "running"
+FAILED = "failed"
+STOPPED = "stopped"
+LAST_STEP = "report"
+
+
+class NightStopped(Exception):  # noqa: N818  not an error: the night was asked to stop here
+    """The step after which the night was to stop is done."""
+
+
+@dataclass
+class NightRecord:
+    """The content of `night.json`. Steps that were done before the run id was known are written with it."""
+
+    dataset: str
+    stop_after: str | None = None
+    values: dict[str, Any] = field(default_factory=dict)
+    steps: dict[str, dict[str, Any]] = field(default_factory=dict)
+    _path: Path | None = None
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether the night has a run, and so a file."""
+        return self._path is not None
+
+    def bind(self, run: RunLayout, identity: str, previous_version: str | None) -> None:
+        """The night is that of `run`. Steps and figures of an earlier session are kept where not redone."""
+        earlier = read_record(run.night) or {}
+        self._path = run.night
+        steps = {step["name"]: step for step in earlier.get("steps", [])}
+        self.steps = steps | self.steps
+        self.values = earlier | {
+            "run_id": run.root.name,
+            "dataset": self.dataset,
+            "identity": identity,
+            "started_at": earlier.get("started_at") or _now(),
+            "previous_version": previous_version,
+        }
+        self.set(status=RUNNING, ended_at=None, error=None)
+
+    def set(self, **values: Any) -> None:
+        """Put `values` down, and write the file."""
+        self.values |= values
+        if self._path is not None:
+            write_json(self.values | {"steps": list(self.steps.values())}, self._path)
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Time a step. Raises `NightStopped` after the one that the night was to stop after."""
+        started = time.monotonic()
+        try:
+            yield
+        except BaseException as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            self._note(name, started, FAILED, reason)
+            self.set(status=FAILED, ended_at=_now(), error=f"{name}: {reason}")
+            raise
+        self._note(name, started, DONE)
+        self.set()
+        if name == self.stop_after:
+            self.set(status=STOPPED, ended_at=_now())
+            raise NightStopped(name)
+
+    def skip(self, *names: str) -> None:
+        """Note steps that this night does not need."""
+        for name in names:
+            self.steps[name] = {"name": name, "seconds": 0.0, "status": "skipped"}
+        self.set()
+
+    def finish(self) -> None:
+        """The night is done."""
+        self.set(status=DONE, ended_at=_now(), error=None)
+
+    def _note(self, name: str, started: float, status: str, reason: str | None = None) -> None:
+        step = {"name": name, "seconds": round(time.monotonic() - started, 3), "status": status}
+        self.steps.pop(name, None)  # steps stand in the order in which they ended
+        self.steps[name] = step | ({"error": reason} if reason else {})
+
+
+def read_record(path: Path) -> dict[str, Any] | None:
+    """The content of a `night.json`; None if there is none. Raises `CorruptPartError` if it is no JSON."""
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise CorruptPartError(f"{path}: unreadable: {error}") from error
+    return content
+
+
+def unfinished_night(layout: DatasetLayout, identity: str) -> str | None:
+    """Run id of the night with this `identity` that stopped before its end; the youngest of several."""
+    found = []
+    for path in layout.runs.glob("*/night.json"):
+        content = read_record(path) or {}
+        if content.get("identity") == identity and not is_finished(content):
+            found.append((str(content.get("started_at")), path.parent.name))
+    return max(found)[1] if found else None
+
+
+def is_unfinished(run: RunLayout) -> bool:
+    """Whether `run` is a night that stopped before its end."""
+    content = read_record(run.night)
+    return content is not None and not is_finished(content)
+
+
+def is_finished(content: dict[str, Any]) -> bool:
+    """Whether a `night.json` is that of a night that came to its end, its report included."""
+    steps = {step["name"]: step["status"] for step in content.get("steps", [])}
+    return content.get("status") == DONE and steps.get(LAST_STEP) == DONE
+
+
+def free_run_id(layout: DatasetLayout, day: str) -> str:
+    """`day`, or with a number behind it the first that is not used yet."""
+    number, name = 1, day
+    while layout.run(name).root.exists() or layout.snapshot(name).exists():
+        number += 1
+        name = f"{day}-{number}"
+    return name
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,1 @@
+"""Published snapshots of the knowledge: written, validated, put in force in one step, rolled back, pruned."""

@@ -1,0 +1,147 @@
+"""From a finished run to the next version in force: write, validate, build its pools, put both in force.
+
+Nothing of the version in force is touched before `CURRENT` is replaced, which is the last step. Whatever
+stops in between is begun again: the files of an incomplete version are written anew, a complete one is
+only put in force.
+"""
+
+import json
+import shutil
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime
+from typing import Any
+
+from drafters.datastore.format import CALIBRATION
+from pipeline.errors import PublishError
+from pipeline.pools import build_snapshot_pools, read_calibration, verify_pools
+from pipeline.publish.content import Content, read_facts
+from pipeline.publish.snapshot import (
+    SUCCESS,
+    Snapshot,
+    SnapshotFile,
+    put_in_force,
+    read_snapshot,
+    snapshot_in_force,
+    verify_files,
+)
+from pipeline.publish.validation import Validation, validate_snapshot
+from pipeline.publish.writer import write_snapshot
+from pipeline.settings import KINDS, RunSettings
+from pipeline.storage.files import write_json
+from pipeline.storage.layout import DatasetLayout, RunLayout
+
+EnterStep = Callable[[str], AbstractContextManager[Any]]
+
+
+def publish_run(
+    layout: DatasetLayout, run: RunLayout, settings: RunSettings, content: Content, step: EnterStep
+) -> Snapshot:
+    """Make the version named after `run` of `content`, and put it in force with its datastore.
+
+    Raises `PublishError` if it is not valid; then the version in force stays, and what was written stays
+    for inspection.
+    """
+    version = run.root.name
+    if (layout.snapshot(version) / SUCCESS).exists():
+        snapshot = read_snapshot(layout, version)
+        _reject_superseded(layout, snapshot)
+    else:
+        files, validation = write_and_validate(layout, run, settings, content, step)
+        with step("datastore"):
+            datastore = _build_pools(layout, run, content, files)
+        snapshot = _snapshot(run, content, files, validation, datastore)
+    with step("publish"):
+        verify_pools(layout, str(snapshot.datastore_version))
+        write_json(snapshot.model_dump(mode="json"), layout.snapshot(version) / SUCCESS)
+        put_in_force(layout, version)
+    return snapshot
+
+
+def write_and_validate(
+    layout: DatasetLayout, run: RunLayout, settings: RunSettings, content: Content, step: EnterStep
+) -> tuple[list[SnapshotFile], Validation]:
+    """Write the files of the version named after `run` and check them; see `publish_run`."""
+    version = run.root.name
+    with step("snapshot"):
+        if content.base is not None:
+            verify_files(layout, content.base.version, content.base.files)
+        shutil.rmtree(layout.snapshot(version), ignore_errors=True)
+        files = write_snapshot(layout, version, run, content.base, content.kept)
+    with step("validate"):
+        try:
+            check_failures(content, settings.max_failed_fraction)
+            validation = validate_snapshot(
+                layout, version, files, content.expected, version, settings.publish
+            )
+        except PublishError as error:
+            write_json({"is_valid": False, "reason": str(error)}, run.validation)
+            raise
+        write_json({"is_valid": True, **validation.as_dict()}, run.validation)
+    return files, validation
+
+
+def check_failures(content: Content, max_failed_fraction: float) -> None:
+    """Raise `PublishError` if too many of the entities that the run is about failed.
+
+    The bound is a share of the planned and the carried entities: of a night that plans ten texts one may
+    fail. A night that writes none of several fails in any case.
+    """
+    counts = content.counts().values()
+    failed = sum(of_kind["failed"] for of_kind in counts)
+    planned = sum(len(ids) for ids in content.planned.values())
+    carried = sum(len(content.kept[kind]) for kind in KINDS)
+    if failed > max_failed_fraction * max(planned + carried, 1) or (failed == planned and planned > 1):
+        raise PublishError(
+            f"{failed} of {planned} planned texts failed ({carried} others are carried over), more than "
+            f"max_failed_fraction={max_failed_fraction:g} allows; see failed.parquet"
+        )
+
+
+def require_base(layout: DatasetLayout, expected: str | None) -> Snapshot | None:
+    """The snapshot in force, which must be `expected`; `PublishError` if another was published since."""
+    in_force = snapshot_in_force(layout)
+    name = in_force.version if in_force else None
+    if name != expected:
+        raise PublishError(f"the run was planned over version {expected}, but {name} is in force; plan again")
+    return in_force
+
+
+def _build_pools(layout: DatasetLayout, run: RunLayout, content: Content, files: list[SnapshotFile]) -> str:
+    """The datastore of the new version; what drafters learned comes from the run, else from the base."""
+    learned = read_calibration(run)
+    before = content.base.datastore_version if content.base else None
+    if learned is None and before is not None:
+        path = layout.datastore / before / CALIBRATION
+        learned = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    return build_snapshot_pools(layout, run.root.name, files, read_facts(run).model, learned)
+
+
+def _snapshot(
+    run: RunLayout, content: Content, files: list[SnapshotFile], validation: Validation, datastore: str
+) -> Snapshot:
+    facts, base = read_facts(run), content.base
+    return Snapshot(
+        version=run.root.name,
+        run_id=run.root.name,
+        previous_version=base.version if base else None,
+        datastore_version=datastore,
+        created_at=datetime.now(UTC),
+        fingerprint=facts.text_fingerprint,
+        history_cutoff=validation.history_cutoff,
+        sec_per_token=content.sec_per_token(facts.sec_per_token),
+        counts=validation.counts,
+        validation=validation.as_dict(),
+        files=files,
+    )
+
+
+def _reject_superseded(layout: DatasetLayout, snapshot: Snapshot) -> None:
+    """A complete version that was replaced since is put in force by a rollback, not in passing."""
+    in_force = snapshot_in_force(layout)
+    name = in_force.version if in_force else None
+    if name not in (snapshot.version, snapshot.previous_version):
+        raise PublishError(
+            f"version {snapshot.version} was published before, and {name} is in force; "
+            f"python -m jobs.publish rollback version={snapshot.version} returns to it"
+        )

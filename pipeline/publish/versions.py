@@ -1,0 +1,86 @@
+"""Published versions over time: the way back to an earlier one, and the removal of old ones."""
+
+import logging
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pipeline.errors import DataError
+from pipeline.pools import verify_pools
+from pipeline.publish.snapshot import (
+    SUCCESS,
+    Snapshot,
+    put_in_force,
+    read_snapshot,
+    snapshot_in_force,
+    verify_files,
+    versions,
+)
+from pipeline.storage.layout import DatasetLayout
+
+logger = logging.getLogger(__name__)
+
+
+def rollback(layout: DatasetLayout, version: str | None) -> Snapshot:
+    """Put an earlier version, and its datastore, in force: `version`, or the one before that in force.
+
+    Both are checked against their checksums first. Raises `DataError` if there is none to return to.
+    """
+    in_force = snapshot_in_force(layout)
+    if version is None:
+        version = _version_before(layout, in_force)
+    target = read_snapshot(layout, version)
+    verify_files(layout, version, target.files)
+    if target.datastore_version is not None:
+        verify_pools(layout, target.datastore_version)
+    put_in_force(layout, version)
+    logger.info("in force: %s, was %s", version, in_force.version if in_force else "none")
+    return target
+
+
+def _version_before(layout: DatasetLayout, in_force: Snapshot | None) -> str:
+    known = versions(layout)
+    if in_force is None:
+        raise DataError(f"{layout.knowledge}: nothing is published, there is nothing to return to")
+    if in_force.previous_version in known:
+        return str(in_force.previous_version)
+    older = known[: known.index(in_force.version)]
+    if not older:
+        raise DataError(f"{layout.knowledge}: {in_force.version} is the oldest version there is")
+    return older[-1]
+
+
+def prune(layout: DatasetLayout, keep_versions: int) -> list[str]:
+    """Remove all but the newest `keep_versions` snapshots, never the one in force; the removed names.
+
+    Their datastores go with them, and so does what stopped half-way before the oldest version that stays.
+    """
+    known = versions(layout)
+    in_force = snapshot_in_force(layout)
+    if in_force is None:
+        return []
+    surplus = [version for version in known[:-keep_versions] if version != in_force.version]
+    for version in surplus:
+        (layout.snapshot(version) / SUCCESS).unlink()  # from here on it is no version any more
+        shutil.rmtree(layout.snapshot(version))
+    kept = [read_snapshot(layout, version) for version in known if version not in surplus]
+    if len(kept) >= keep_versions:
+        _remove_leftovers(layout, kept)
+    return surplus
+
+
+def _remove_leftovers(layout: DatasetLayout, kept: list[Snapshot]) -> None:
+    oldest = min(snapshot.created_at for snapshot in kept)
+    names = {snapshot.version for snapshot in kept}
+    stores = {snapshot.datastore_version for snapshot in kept}
+    for folder in (path for path in layout.knowledge.iterdir() if path.is_dir() and path.name not in names):
+        if _is_older(folder, oldest):
+            shutil.rmtree(folder)
+    for folder in (path for path in layout.datastore.iterdir() if path.is_dir()):
+        if folder.name not in stores and _is_older(folder, oldest):
+            shutil.rmtree(folder)
+
+
+def _is_older(path: Path, moment: datetime) -> bool:
+    """Whether `path` was last changed before `moment`."""
+    return datetime.fromtimestamp(path.stat().st_mtime, UTC) < moment

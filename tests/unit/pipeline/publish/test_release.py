@@ -1,0 +1,230 @@
+from contextlib import nullcontext
+from datetime import UTC, datetime
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from drafters.datastore import Datastore
+from drafters.datastore.format import entity_key
+from pipeline.errors import CorruptPartError, DataError, PublishError
+from pipeline.pools import usable_version, version_in_force
+from pipeline.publish.content import content_of_run
+from pipeline.publish.release import publish_run
+from pipeline.publish.snapshot import (
+    SUCCESS,
+    read_snapshot,
+    snapshot_in_force,
+    snapshot_rows,
+    versions,
+)
+from pipeline.publish.versions import prune, rollback
+from pipeline.publish.writer import SnapshotWriter
+from pipeline.publish_settings import PublishSettings
+from pipeline.schemas import KNOWLEDGE
+from pipeline.storage.layout import DatasetLayout
+from tests.publishing import data_tables, entities, finished_run, knowledge_row, settings_of
+
+
+@pytest.fixture
+def layout(tmp_path) -> DatasetLayout:
+    layout = DatasetLayout.of(tmp_path, "toy")
+    data_tables(layout, users=("u1", "u2", "u3"), items=("i1", "i2"))
+    return layout
+
+
+def publish(layout, run, settings=None):
+    content = content_of_run(layout, run, snapshot_in_force(layout))
+    return publish_run(layout, run, settings or settings_of(), content, lambda name: nullcontext())
+
+
+def first_night(layout):
+    rows = entities("user", "u1", "u2", group="g0") + entities("item", "i1", "i2", group="drama")
+    return publish(layout, finished_run(layout, "n1", rows, token=3))
+
+
+def rows_in_force(layout) -> dict[tuple[str, str], dict]:
+    rows = snapshot_rows(layout, snapshot_in_force(layout)).to_table().to_pylist()
+    assert len({(row["kind"], row["entity_id"]) for row in rows}) == len(rows)
+    return {(row["kind"], row["entity_id"]): row for row in rows}
+
+
+def previous_text(layout, kind, group, entity):
+    store = Datastore.open(layout.datastore / version_in_force(layout), "0" * 64, 100)
+    text = store.previous(kind, group, entity_key(entity))
+    return None if text is None else text.tolist()
+
+
+def test_a_first_snapshot_is_in_force_with_pools_of_its_own(layout):
+    snapshot = first_night(layout)
+    assert snapshot_in_force(layout) == snapshot == read_snapshot(layout, "n1")
+    assert snapshot.counts == {"user": 2, "item": 2}
+    assert set(rows_in_force(layout)) == {("user", "u1"), ("user", "u2"), ("item", "i1"), ("item", "i2")}
+    assert version_in_force(layout) == snapshot.datastore_version
+    assert previous_text(layout, "user", "g0", "u1") == [3, 5, 6, 7, 3]
+    assert usable_version(layout, "0" * 64, 100) == snapshot.datastore_version
+    assert usable_version(layout, "1" * 64, 100) is None  # another tokenizer
+    files = sorted(path.parent.name + "/" + path.name for path in layout.snapshot("n1").glob("kind=*/*"))
+    assert files == ["kind=item/drama-00000.parquet", "kind=user/g0-00000.parquet"]
+
+
+def test_changed_new_kept_and_gone_entities(layout):
+    first_night(layout)
+    data_tables(layout, users=("u1", "u2", "u3"), items=("i1",))  # i2 is gone
+    rows = entities("user", "u1", prompt="other") + entities("user", "u3")
+    publish(layout, finished_run(layout, "n2", rows, token=4))
+
+    in_force = rows_in_force(layout)
+    assert set(in_force) == {("user", "u1"), ("user", "u2"), ("user", "u3"), ("item", "i1")}
+    assert {key: row["run_id"] for key, row in in_force.items()} == {
+        ("user", "u1"): "n2", ("user", "u2"): "n1", ("user", "u3"): "n2", ("item", "i1"): "n1",
+    }  # fmt: skip
+    # The pools hold the texts in force and no other.
+    assert previous_text(layout, "user", "g0", "u1") == [4, 5, 6, 7, 4]
+    assert previous_text(layout, "user", "g0", "u2") == [3, 5, 6, 7, 3]
+    assert previous_text(layout, "item", "drama", "i2") is None
+    store = Datastore.open(layout.datastore / version_in_force(layout), "0" * 64, 100)
+    assert sum(entry.num_documents for entry in store.header.segments if entry.group != "_domain") == 4
+
+
+def test_an_entity_that_failed_keeps_its_previous_knowledge_or_is_absent(layout):
+    first_night(layout)
+    rows = entities("user", "u1", "u2", prompt="other") + entities("user", "u3")
+    run = finished_run(layout, "n2", rows, token=4, failing=("u2", "u3"))
+    settings = settings_of(max_failed_fraction=0.7)
+    content = content_of_run(layout, run, snapshot_in_force(layout))
+    publish(layout, run, settings)
+
+    in_force = rows_in_force(layout)
+    assert ("user", "u3") not in in_force
+    assert in_force["user", "u2"]["run_id"] == "n1" and in_force["user", "u1"]["run_id"] == "n2"
+    counts = content.counts()["user"]
+    assert (counts["planned"], counts["new"], counts["changed"]) == (3, 1, 2)
+    assert (counts["failed"], counts["kept_old"]) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "bounds", "reason"),
+    [
+        ({"text": " \n"}, {}, r"4 of 4 texts are empty, more than publish.max_empty_fraction=0.01"),
+        ({"finish_reason": "repetition"}, {"max_looping_fraction": 0.2}, "4 of 4 texts are looping"),
+        ({}, {"failed": True}, "1 of 4 planned texts failed"),
+    ],
+)
+def test_a_snapshot_that_is_not_valid_leaves_the_old_one_in_force(layout, changes, bounds, reason):
+    first = first_night(layout)
+    rows = entities("user", "u1", "u2", prompt="x") + entities("item", "i1", "i2", prompt="x")
+    failing = ("u1",) if bounds.pop("failed", False) else ()
+    run = finished_run(layout, "n2", rows, failing=failing, **changes)
+    with pytest.raises(PublishError, match=reason) as error:
+        publish(layout, run, settings_of(publish=PublishSettings(**bounds)))
+    assert error.value.exit_code == 1
+    assert snapshot_in_force(layout) == first and versions(layout) == ["n1"]
+    assert len(list(layout.snapshot("n2").glob("kind=*/*.parquet"))) == 2, "kept for inspection"
+    assert "reason" in run.validation.read_text()
+    assert version_in_force(layout) == first.datastore_version
+
+
+def test_new_texts_are_judged_by_themselves_when_they_are_many(layout):
+    bounds = PublishSettings(max_empty_fraction=0.5, min_judged_rows=1)
+    first_night(layout)
+    run = finished_run(layout, "n2", entities("user", "u1", prompt="x"), text="")
+    with pytest.raises(PublishError, match="1 of 1 new texts are empty"):
+        publish(layout, run, settings_of(publish=bounds))
+
+
+def test_an_incomplete_run_is_not_published(layout):
+    run = finished_run(layout, "n1", entities("user", "u1"))
+    run.part_manifest("user-00000").unlink()
+    with pytest.raises(PublishError, match="run n1 is not complete: 1 shards, such as user-00000"):
+        content_of_run(layout, run, None)
+    with pytest.raises(DataError, match="run_id=n7: there is no such run"):
+        content_of_run(layout, layout.run("n7"), None)
+
+
+def test_a_prompt_that_shows_later_events_fails_the_run(layout):
+    rows = entities("user", "u1", "u2")
+    rows[1]["latest_event"] = rows[1]["history_cutoff"]
+    with pytest.raises(DataError, match="user u2: the prompt shows an event of 2023-12-01"):
+        content_of_run(layout, finished_run(layout, "n1", rows), None)
+
+
+def test_a_damaged_file_of_the_snapshot_in_force_is_not_carried_on(layout):
+    first_night(layout)
+    path = layout.snapshot("n1") / "kind=user/g0-00000.parquet"
+    path.write_bytes(path.read_bytes()[:-20] + b"x" * 20)
+    with pytest.raises(CorruptPartError, match="g0-00000"):
+        publish(layout, finished_run(layout, "n2", entities("user", "u3")))
+    assert snapshot_in_force(layout).version == "n1"
+
+
+def test_rollback_takes_the_older_snapshot_and_its_pools_together(layout):
+    first = first_night(layout)
+    second = publish(layout, finished_run(layout, "n2", entities("user", "u1", prompt="x"), token=4))
+    assert rollback(layout, None) == first == snapshot_in_force(layout)
+    assert version_in_force(layout) == first.datastore_version
+    assert previous_text(layout, "user", "g0", "u1") == [3, 5, 6, 7, 3]
+    with pytest.raises(DataError, match="n1 is the oldest version"):
+        rollback(layout, None)
+    assert rollback(layout, "n2") == second
+    with pytest.raises(DataError, match="version=n9"):
+        rollback(layout, "n9")
+
+
+def test_rollback_refuses_a_damaged_version(layout):
+    first_night(layout)
+    publish(layout, finished_run(layout, "n2", entities("user", "u3")))
+    next(layout.snapshot("n1").glob("kind=*/*.parquet")).unlink()
+    with pytest.raises(CorruptPartError, match="kind="):
+        rollback(layout, None)
+    assert snapshot_in_force(layout).version == "n2"
+
+
+def test_pruning_keeps_the_newest_and_always_the_one_in_force(layout):
+    first_night(layout)
+    for number in range(2, 6):
+        publish(layout, finished_run(layout, f"n{number}", entities("user", "u3", prompt=f"{number}")))
+    rollback(layout, "n2")
+    assert prune(layout, keep_versions=2) == ["n1", "n3"]
+    assert versions(layout) == ["n2", "n4", "n5"]
+    stores = {read_snapshot(layout, version).datastore_version for version in versions(layout)}
+    assert {path.name for path in layout.datastore.iterdir()} == stores
+    assert {path.name for path in layout.knowledge.iterdir() if path.is_dir()} == {"n2", "n4", "n5"}
+
+
+def test_publishing_again_is_harmless_but_never_undoes_a_later_version(layout):
+    snapshot = first_night(layout)
+    run = layout.run("n1")
+    content = content_of_run(layout, run, None)
+    again = publish_run(layout, run, settings_of(), content, lambda name: nullcontext())
+    assert again == snapshot
+    publish(layout, finished_run(layout, "n2", entities("user", "u3")))
+    publish(layout, finished_run(layout, "n3", entities("user", "u3", prompt="x")))
+    with pytest.raises(PublishError, match="rollback version=n1"):
+        publish_run(layout, run, settings_of(), content, lambda name: nullcontext())
+
+
+def test_pools_of_later_events_do_not_draft_for_an_earlier_cutoff(layout):
+    first_night(layout)  # its users' prompts were cut off in December 2023
+    assert usable_version(layout, "0" * 64, 100, datetime(2023, 12, 1, tzinfo=UTC)) is not None
+    assert usable_version(layout, "0" * 64, 100, datetime(2023, 11, 30, tzinfo=UTC)) is None
+
+
+def test_large_groups_are_written_in_several_files(layout):
+    writer = SnapshotWriter(layout, "n1", rows_per_file=2, max_buffered_rows=3)
+    for number, group in enumerate("abaab"):
+        (row,) = entities("user", f"u{number}", group=group)
+        writer.add("user", pa.Table.from_pylist([knowledge_row(row, "n1", 3)], KNOWLEDGE))
+    files = writer.finish()
+    assert [(file.group, file.num_rows) for file in files] == [("a", 2), ("a", 1), ("b", 2)]
+    for file in files:
+        assert pq.read_metadata(layout.snapshot("n1") / file.path).num_rows == file.num_rows
+
+
+def test_success_is_written_last(layout):
+    first_night(layout)
+    assert layout.snapshot("n1").joinpath(SUCCESS).exists()
+    layout.snapshot("n1").joinpath(SUCCESS).unlink()
+    assert versions(layout) == []
+    with pytest.raises(DataError, match="version=n1: no complete snapshot"):
+        snapshot_in_force(layout)

@@ -8,7 +8,16 @@ from pipeline.settings_base import Settings
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Step = Literal[
-    "tables", "groups", "prompts", "plan", "generate", "snapshot", "validate", "datastore", "publish"
+    "tables",
+    "groups",
+    "prompts",
+    "plan",
+    "generate",
+    "quality",
+    "snapshot",
+    "validate",
+    "datastore",
+    "publish",
 ]
 
 

@@ -1,7 +1,6 @@
 """The evaluation from data to results: split, knowledge sets, vectors, trainings, statistics."""
 
 import logging
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -73,13 +72,12 @@ def evaluation_folder(settings: RunSettings) -> Path:
 
 def evaluate(
     settings: RunSettings,
-    load_encode: Callable[[], Encode],
-    encoder_name: str,
+    encode: Encode,
     open_progress: OpenProgress,
 ) -> Evaluation:
     """Compare all kinds of knowledge. Knowledge sets that are there are not generated again.
 
-    `load_encode` gives the sentence encoder, once texts are there; `encoder_name` identifies it.
+    `encode` is the sentence encoder; called once, when all texts are there.
     """
     source = resolve_model(settings.model, models_folder(settings.paths.data))
     tables = read_domain(settings.dataset)
@@ -90,9 +88,9 @@ def evaluate(
     events = split_events(tables.interactions, ids, cutoff, settings.evaluation)
     version = settings.run_id or _version(settings, source.revision, ids)
     sets = generate_sets(settings, entity_table(ids), evaluation_folder(settings) / version, open_progress)
-    vectors = knowledge_vectors(sets, ids, GREEDY, settings.evaluation.dimension, load_encode())
+    vectors = knowledge_vectors(sets, ids, GREEDY, settings.evaluation.dimension, encode)
     results = _train_all(settings, events, tables, vectors)
-    meta = _meta(settings, events, sets, vectors, encoder_name)
+    meta = _meta(settings, events, sets, vectors)
     return Evaluation(
         version=version,
         meta=meta,
@@ -150,7 +148,6 @@ def _meta(
     events: Events,
     sets: dict[str, pa.Table],
     vectors: dict[str, Vectors],
-    encoder_name: str,
 ) -> dict[str, Any]:
     parts = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
     return {
@@ -161,7 +158,7 @@ def _meta(
             "user": settings.knowledge.user.max_tokens,
             "item": settings.knowledge.item.max_tokens,
         },
-        "encoder": encoder_name,
+        "encoder": settings.encoder.path,
         "dimension": settings.evaluation.dimension,
         "history_cutoff": events.cutoff.isoformat(),
         "num_users": len(events.user_ids),

@@ -1,7 +1,7 @@
 """A night: what changed is generated, the rest carried over, and both put in force together.
 
-tables, groups, prompts, plan, generate, snapshot, validate, datastore, publish, report. What was published
-before stays in force until `publish`, which is one atomic step; a night that stops anywhere goes on under
+tables, groups, prompts, plan, generate, quality (if enabled), snapshot, validate, datastore, publish,
+report. What was published before stays in force until `publish`, which is one atomic step; a night that stops anywhere goes on under
 its run id when the same command is given again. One night at a time works on a dataset.
 """
 
@@ -123,6 +123,9 @@ def _work(
         return
     with record.step("generate"):
         _generate(settings, layout, record, night, prepared, open_progress)
+    if settings.quality.enabled:
+        with record.step("quality"):
+            _check_quality(settings, night.run.layout, prepared, open_progress)
     content = content_of_run(layout, night.run.layout, night.base)
     _note_figures(layout, record, content, night.run.layout, read_facts(night.run.layout).sec_per_token)
     snapshot = publish_run(layout, night.run.layout, settings, content, record.step)
@@ -147,6 +150,19 @@ def _generate(
         record_summary(settings, night.run, outcome, time.monotonic() - started)
     _note_decoding(record, outcome)
     outcome.require_complete(max_failed_fraction=1.0)
+
+
+def _check_quality(
+    settings: RunSettings, run: RunLayout, prepared: Prepared, open_progress: OpenProgress
+) -> None:
+    """The quality gate, before anything of the night is published."""
+    from pipeline.encode import load_encoder  # torch: not before it is needed
+    from pipeline.quality import check_quality
+
+    encoder = settings.encoder
+    check_quality(
+        settings, run, prepared.source, lambda texts: load_encoder(encoder).encode(texts), open_progress
+    )
 
 
 def _note_decoding(record: NightRecord, outcome: GenerationOutcome) -> None:

@@ -65,14 +65,14 @@ def check_quality(
     settings: RunSettings,
     run: RunLayout,
     source: ModelSource,
-    load_encode: Callable[[], Encode],
+    encode: Encode,
     open_progress: OpenProgress,
 ) -> QualityReport:
     """Measure the finished run `run`, write its `quality.json`, and raise `QualityError` over a budget.
 
     The sample's prompts are decoded greedily without drafts, and twice sampled, by the same workers as
     any run, below `<run>/quality/`; what is there already is not decoded again. A run without a relaxed
-    text has nothing to measure: its sample is 0.
+    text has nothing to measure: its sample is 0. `encode` is the sentence encoder, called once.
     """
     run_id = run.root.name
     sample = sampled_rows(run, run_id, settings.quality.num_entities)
@@ -81,7 +81,7 @@ def check_quality(
     else:
         logger.info("quality: %d relaxed texts are decoded strictly, and sampled twice", sample.num_rows)
         decoded = _decode_variants(settings, run, source, sample, open_progress)
-        report = _measured(sample, decoded, load_encode(), settings)
+        report = _measured(sample, decoded, encode, settings)
     write_json(report.as_dict(), run.quality)
     report.require_ok(run_id)
     return report
@@ -132,16 +132,20 @@ def _measured(sample: pa.Table, decoded: pa.Table, encode: Encode, settings: Run
     complete = np.ones(sample.num_rows, dtype=bool)
     for rows in variants.values():
         complete &= pc.is_valid(rows["text"]).to_numpy()
+    if not complete.any():
+        return QualityReport(0, [])
     kept = pa.array(complete)
-    relaxed = _texts(sample.filter(kept), encode)
-    others = {variant: _texts(rows.filter(kept), encode) for variant, rows in variants.items()}
-    sampled = (others[SAMPLED[0]], others[SAMPLED[1]])
-    return QualityReport(int(complete.sum()), measure(relaxed, others[STRICT], sampled, settings.quality))
+    tables = [sample.filter(kept), *(variants[name].filter(kept) for name in (STRICT, *SAMPLED))]
+    embeddings = encode([text for rows in tables for text in rows["text"].to_pylist()])
+    relaxed, strict, first, second = (
+        _texts(rows, part) for rows, part in zip(tables, np.split(embeddings, len(tables)), strict=True)
+    )
+    return QualityReport(int(complete.sum()), measure(relaxed, strict, (first, second), settings.quality))
 
 
-def _texts(rows: pa.Table, encode: Encode) -> DecodedTexts:
+def _texts(rows: pa.Table, embeddings: np.ndarray) -> DecodedTexts:
     return DecodedTexts(
-        embeddings=encode(rows["text"].to_pylist()),
+        embeddings=embeddings,
         token_ids=rows["token_ids"].combine_chunks(),
         num_relaxed_tokens=pc.sum(rows["num_relaxed_tokens"], min_count=0).as_py(),
     )

@@ -28,12 +28,12 @@ def test_labels_are_ratings_above_the_bound():
 
 
 def test_interactions_of_one_moment_are_not_parted():
-    rows = [("u0", f"i{n}", 1 + 4 * (n % 2), 0 if n < 12 else n) for n in range(30)]
-    table = interactions(rows)
+    rows = [("u0", f"i{n}", 1 + 4 * (n % 2), 8 if 8 <= n < 14 else n) for n in range(30)]
     ids = {"user": pa.array(["u0"]), "item": pa.array([f"i{n}" for n in range(30)])}
-    events = split_events(table, ids, START + timedelta(days=20), EvaluationSettings(validation_fraction=0.5))
-    assert len(events.of_part(VALIDATION)) == 20  # day 0 as a whole, although half of the 20 would be 10
-    assert not len(events.of_part(TRAIN)) or events.times[events.of_part(TRAIN)].max() < events.times[12]
+    half = EvaluationSettings(validation_fraction=0.5)
+    events = split_events(interactions(rows), ids, START + timedelta(days=20), half)
+    assert len(events.of_part(TRAIN)) == 8  # half of the 20 would part day 8
+    assert len(events.of_part(VALIDATION)) == 12
 
 
 def test_the_default_cutoff_leaves_the_test_fraction():

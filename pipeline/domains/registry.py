@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from pipeline.domains.amazon.reader import read_amazon
 from pipeline.domains.movielens.reader import read_movielens
+from pipeline.domains.raw.watch import end_reading
 from pipeline.domains.tables import DomainTables
 from pipeline.domains.tabular.reader import read_tabular
 from pipeline.errors import ConfigError
@@ -24,4 +25,7 @@ def read_domain(settings: DatasetSettings) -> DomainTables:
     """
     if settings.reader not in READERS:
         raise ConfigError(f"dataset.reader={settings.reader} is unknown; there are {', '.join(READERS)}")
-    return READERS[settings.reader](settings)
+    try:
+        return READERS[settings.reader](settings)
+    finally:
+        end_reading()

@@ -20,7 +20,7 @@ class ReadProgress:
     size_bytes: int | None
 
 
-OnRead = Callable[[ReadProgress], None]
+OnRead = Callable[[ReadProgress | None], None]  # None: nothing is being read any more
 _on_read: ContextVar[OnRead | None] = ContextVar("on_read", default=None)
 
 
@@ -32,6 +32,12 @@ def watch_reading(on_read: OnRead) -> Iterator[None]:
         yield
     finally:
         _on_read.reset(token)
+
+
+def end_reading() -> None:
+    """Tell whoever watches that no file is being read: not every file is read to its end."""
+    if (on_read := _on_read.get()) is not None:
+        on_read(None)
 
 
 def is_watched() -> bool:
@@ -83,8 +89,11 @@ class ReadingBar:
         self._task = TaskID(0)
         self._name = ""
 
-    def __call__(self, state: ReadProgress) -> None:
+    def __call__(self, state: ReadProgress | None) -> None:
         """Show `state`."""
+        if state is None:
+            self.close()
+            return
         if state.size_bytes is None or state.size_bytes < self.MIN_BYTES:
             return
         if self._progress is None or state.name != self._name:

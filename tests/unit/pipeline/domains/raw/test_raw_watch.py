@@ -1,12 +1,17 @@
 import gzip
 import io
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
+from pipeline.domains import read_domain
+from pipeline.domains.raw import watch
 from pipeline.domains.raw.lines import read_line_blocks
 from pipeline.domains.raw.sources import Source
 from pipeline.domains.raw.watch import ReadingBar, ReadProgress, is_watched, reading_shown_on, watch_reading
+from pipeline.settings import DatasetSettings
 
 LINES = b"".join(b"%d,a line of some length\n" % number for number in range(20_000))
 
@@ -40,6 +45,29 @@ def test_a_bar_stands_while_a_large_file_is_read(monkeypatch):
     bar(ReadProgress("of unknown size", 10**9, None))
     assert "unknown" not in console.file.getvalue()
     bar.close()
+
+
+def test_the_bar_is_gone_after_a_domain_was_read_though_not_every_file_to_its_end(monkeypatch, tmp_path):
+    monkeypatch.setattr(ReadingBar, "MIN_BYTES", 1)
+    dataset = DatasetSettings.model_validate({
+        "name": "shop", "reader": "tabular", "raw": str(tmp_path), "item_word": "thing",
+        "tabular": {
+            "items": {"files": "items.csv", "id": "item", "title": "title"},
+            "interactions": {"files": "events.parquet", "user": "user", "item": "item"},
+        },
+        "item_groups": {}, "user_groups": {"num_groups": 2, "num_factors": 2},
+    })  # fmt: skip
+    (tmp_path / "items.csv").write_text("item,title\n1,One\n")
+    unread = [str(number) for number in range(50_000)]
+    table = pa.table({"user": ["a"] * 50_000, "item": ["1"] * 50_000, "more": unread})
+    pq.write_table(table, tmp_path / "events.parquet")
+    console = Console(file=io.StringIO(), force_terminal=True, width=100)
+    bars = []
+    monkeypatch.setattr(watch, "ReadingBar", lambda console: bars.append(ReadingBar(console)) or bars[0])
+    with reading_shown_on(console):
+        assert read_domain(dataset).interactions.num_rows == 50_000
+        assert bars[0]._progress is None, "the next display would stand beside this one"
+    assert "reading events.parquet" in console.file.getvalue()
 
 
 def test_without_a_terminal_nobody_watches():

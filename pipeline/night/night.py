@@ -1,8 +1,9 @@
 """A night: what changed is generated, the rest carried over, and both put in force together.
 
 tables, groups, prompts, plan, generate, quality (if enabled), snapshot, validate, datastore, publish,
-report. What was published before stays in force until `publish`, which is one atomic step; a night that stops anywhere goes on under
-its run id when the same command is given again. One night at a time works on a dataset.
+report. What was published before stays in force until `publish`, which is one atomic step; a night that
+stops anywhere goes on under its run id when the same command is given again. One night at a time works on a
+dataset.
 """
 
 import logging

@@ -25,6 +25,8 @@ from jobs.config import CONFIG_DIR_VARIABLE, as_yaml, load_settings
 from pipeline.environment import silence_telemetry
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.settings import RunSettings
+from pipeline.storage.files import FULL
+from pipeline.storage.location import data_path, is_remote
 
 Job = Callable[[RunSettings], None]
 INTERRUPTED = 130
@@ -97,6 +99,8 @@ def _run(job: Job, name: str, usage: str, config_name: str, argv: Sequence[str] 
     except KeyboardInterrupt:
         return _fail("interrupted; what is finished is kept, and the same command resumes", INTERRUPTED)
     except Exception as error:  # noqa: BLE001  the edge: the traceback goes to a file
+        if isinstance(error, OSError) and error.errno in FULL:
+            return _fail(f"{error.filename or 'a file'}: {error.strerror}; what is finished is kept", 1)
         log = _write_traceback(name, settings)
         return _fail(f"unexpected {type(error).__name__}: {error}; the traceback is in {log}", 1)
     return 0
@@ -171,7 +175,8 @@ def _write_traceback(name: str, settings: RunSettings | None) -> Path:
     configuration = as_yaml(settings) if settings else "(not composed)\n"
     text = f"{traceback.format_exc()}\nCommand: {sys.argv}\n\nConfiguration\n{configuration}"
     try:
-        folder = Path(settings.paths.data) / "logs" if settings else Path(tempfile.gettempdir())
+        data = data_path(settings.paths.data) if settings else None
+        folder = Path(tempfile.gettempdir()) if data is None or is_remote(data) else data / "logs"
         folder.mkdir(parents=True, exist_ok=True)
         log = folder / f"{name}-{moment}.log"
         log.write_text(text, encoding="utf-8")

@@ -24,6 +24,7 @@ from jobs.schema_paths import allows_bool, annotation_at, dotted, holds_text_onl
 from pipeline.environment import machine_backend
 from pipeline.errors import ConfigError
 from pipeline.settings import RunSettings
+from pipeline.storage.location import missing_store
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 CONFIG_DIR_VARIABLE = "LASER_CONFIG_DIR"
@@ -196,6 +197,10 @@ def _make_paths_absolute(values: dict[str, Any]) -> None:
             continue
         if key == "raw" and "://" in value and values[group].get("reader") != "movielens":
             continue  # these readers open fsspec URIs
+        if key == "data" and "://" in value and not value.startswith("file://"):
+            if reason := missing_store(value):
+                raise ConfigError(f"paths.data={value}: {reason}")
+            continue
         location = value.removeprefix("file://")
         if not location or "://" in location:
             raise ConfigError(f"{group}.{key}={value}: must be a folder of a local or mounted file system")

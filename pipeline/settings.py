@@ -18,6 +18,7 @@ from pipeline.cluster_settings import (
     ScheduleSettings,
     SlurmSettings,
 )
+from pipeline.encoder_settings import EncoderSettings, ExportSettings
 from pipeline.evaluation_settings import EvaluationSettings
 from pipeline.publish_settings import NightlySettings, PublishSettings
 from pipeline.quality_settings import QualitySettings
@@ -295,7 +296,7 @@ class ClusterSettings(Settings):
 class PathsSettings(Settings):
     """Where results go."""
 
-    data: str
+    data: str = Field(description="a folder that all workers share, or a store's URI, as s3://bucket/prefix")
 
 
 class BenchSettings(Settings):
@@ -334,6 +335,8 @@ class RunSettings(Settings):
     publish: PublishSettings = PublishSettings()
     nightly: NightlySettings = NightlySettings()
     bench: BenchSettings = BenchSettings()
+    encoder: EncoderSettings = EncoderSettings()
+    export: ExportSettings = ExportSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     quality: QualitySettings = QualitySettings()
     report: ReportSettings = ReportSettings()

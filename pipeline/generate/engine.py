@@ -11,6 +11,7 @@ from pipeline.errors import ModelError
 from pipeline.generate.contract import SourceCounts, WorkerSpec
 from pipeline.prompts.outputs import json_schema
 from pipeline.settings import Kind, SamplingSettings
+from pipeline.storage.location import data_path
 
 FINISHED = ("stop", "length", "repetition")
 STATE_EVERY_SEC = 1.0
@@ -298,6 +299,14 @@ def _engine_arguments(spec: WorkerSpec) -> dict[str, Any]:
     return arguments
 
 
+def _pools(spec: WorkerSpec) -> str | None:
+    if spec.datastore is None:
+        return None
+    from pipeline.storage.pool_copies import local_pools
+
+    return str(local_pools(data_path(spec.datastore)))
+
+
 def _drafter_arguments(spec: WorkerSpec) -> dict[str, Any]:
     drafter = spec.settings.drafter
     if drafter.name == "none":
@@ -305,7 +314,7 @@ def _drafter_arguments(spec: WorkerSpec) -> dict[str, Any]:
     if drafter.name == "laser":
         from drafters.vllm_adapter import LaserConfig, engine_args
 
-        return engine_args(LaserConfig(drafter.max_draft_tokens, spec.datastore, spec.tokenizer_hash))
+        return engine_args(LaserConfig(drafter.max_draft_tokens, _pools(spec), spec.tokenizer_hash))
     speculative: dict[str, Any] = {
         "method": drafter.name,
         "num_speculative_tokens": drafter.max_draft_tokens,

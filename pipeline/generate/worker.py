@@ -7,13 +7,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.generate.contract import ShardResult, WorkerProgress, WorkerSpec
 from pipeline.generate.engine import EarlierText, TextEngine, TextRequest, WrittenText
 from pipeline.generate.engine_thread import EngineThread, Outcome
 from pipeline.prompts.outputs import parse_output
 from pipeline.schemas import FAILED, KNOWLEDGE
+from pipeline.storage.location import data_path, read_table
 
 
 class KnowledgeWorker:
@@ -133,7 +133,5 @@ def _failed_row(row: dict[str, Any], outcome: Outcome) -> dict[str, Any]:
 
 def _earlier_texts(parts: list[str]) -> list[EarlierText]:
     columns = ["kind", "entity_id", "token_ids"]
-    rows = [
-        row for part in parts for row in pq.read_table(part, columns=columns, partitioning=None).to_pylist()
-    ]
+    rows = [row for part in parts for row in read_table(data_path(part), columns=columns).to_pylist()]
     return [EarlierText(row["kind"], row["entity_id"], row["token_ids"]) for row in rows]

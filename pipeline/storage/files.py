@@ -1,23 +1,76 @@
-"""Atomic writes: to a temporary name, flushed, then renamed. A reader never sees half a file."""
+"""Atomic writes: a reader never sees half a file.
 
+Locally a file is written under a temporary name, flushed, then renamed. An object store has no rename; its
+upload of a whole object is what happens at once or not at all.
+"""
+
+import errno
 import hashlib
 import json
 import os
+import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.errors import StorageError
+from pipeline.storage.location import is_remote
+
 TEMPORARY_PREFIX = ".tmp-"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk, quota, largest size of a file
+
+
+@contextmanager
+def naming_full_storage(path: Path) -> Iterator[None]:
+    """Turn a full disk, or quota, met in the block into a `StorageError` of one line that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        reason = os.strerror(error.errno).lower()
+        raise StorageError(
+            f"{path}: {reason}; what is finished is kept, free some space and run again to resume"
+        ) from error
 
 
 @contextmanager
 def replaced_atomically(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it to `path` when the block ends without error."""
+    """Yield a local temporary path; it becomes `path` when the block ends without error.
+
+    Raises `StorageError` if the disk is full, or the store refuses it; then nothing is left behind.
+    """
+    replaced = _uploaded if is_remote(path) else _renamed
+    with naming_full_storage(path), replaced(path) as temporary:
+        yield temporary
+
+
+@contextmanager
+def _uploaded(path: Path) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX) as folder:
+        temporary = Path(folder) / path.name
+        yield temporary
+        upload(temporary, path)
+
+
+def upload(local: Path, path: Path) -> None:
+    """Make the content of file `local` the object `path`; raises `StorageError`."""
+    remote: Any = path
+    try:
+        remote.fs.put_file(str(local), remote.path)
+    except Exception as error:  # each store raises classes of its own
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise StorageError(f"{path}: cannot be written: {reason}") from error
+
+
+@contextmanager
+def _renamed(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}-{path.name}")
     try:
@@ -29,10 +82,11 @@ def replaced_atomically(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def write_parquet(table: pa.Table, path: Path) -> None:
-    """Write `table` to `path`, zstd-compressed, atomically."""
+def write_parquet(table: pa.Table, path: Path) -> str:
+    """Write `table` to `path`, zstd-compressed, atomically; the sha256 of the file, hex."""
     with replaced_atomically(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
+        return sha256_of_file(temporary)
 
 
 def write_text(text: str, path: Path) -> None:
@@ -44,6 +98,17 @@ def write_text(text: str, path: Path) -> None:
 def write_json(value: Any, path: Path) -> None:
     """Write `value` to `path` as indented JSON with sorted keys, atomically."""
     write_text(json.dumps(value, indent=2, sort_keys=True, default=str) + "\n", path)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove `folder` and all below it, if it is there."""
+    if not is_remote(folder):
+        if folder.exists():
+            shutil.rmtree(folder)
+        return
+    remote: Any = folder
+    with suppress(FileNotFoundError):
+        remote.fs.rm(remote.path, recursive=True)
 
 
 def sha256_of_file(path: Path) -> str:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.storage.location import cache_folder, data_path, is_remote
+
 
 @dataclass(frozen=True)
 class RunLayout:
@@ -92,7 +94,7 @@ class DatasetLayout:
     @classmethod
     def of(cls, data: str | Path, dataset: str) -> "DatasetLayout":
         """The layout of `dataset` below the data directory."""
-        return cls(Path(data) / dataset)
+        return cls(data_path(data) / dataset)
 
     @property
     def tables(self) -> Path:
@@ -123,6 +125,16 @@ class DatasetLayout:
         return self.knowledge / "CURRENT"
 
     @property
+    def embeddings(self) -> Path:
+        """Folder of embeddings versions (`pipeline/encode/versions.py`)."""
+        return self.root / "embeddings"
+
+    @property
+    def current_embeddings(self) -> Path:
+        """File that names the embeddings in force."""
+        return self.embeddings / "CURRENT"
+
+    @property
     def lock(self) -> Path:
         """Who works on the dataset: a night, a publication, a rollback."""
         return self.root / "night.lock"
@@ -139,5 +151,6 @@ class DatasetLayout:
 
 
 def models_folder(data: str | Path) -> Path:
-    """Folder of prepared model directories."""
-    return Path(data) / "models"
+    """Folder of prepared model directories: always a local one, since engines map the files."""
+    folder = data_path(data)
+    return (cache_folder() if is_remote(folder) else folder) / "models"

@@ -15,8 +15,9 @@ from typing import IO
 
 import psutil
 
-from pipeline.errors import BusyError, GenerationError
+from pipeline.errors import BusyError, GenerationError, StorageError
 from pipeline.storage.files import write_text
+from pipeline.storage.location import is_remote
 
 HEARTBEAT_SEC = 15.0
 STALE_SEC = 120.0  # an owner on another machine that was silent for so long is dead
@@ -27,8 +28,12 @@ def exclusive(folder: Path) -> Iterator[None]:
     """Hold the lock of `folder`; raise `GenerationError` if another process holds it.
 
     The kernel frees it when the process ends, however it ends. A file system without locks is used
-    without one.
+    without one. In an object store see `pipeline.storage.object_lock`.
     """
+    if is_remote(folder):
+        with _exclusive_object(folder):
+            yield
+        return
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as file:
         try:
@@ -38,6 +43,15 @@ def exclusive(folder: Path) -> Iterator[None]:
         except OSError:  # no locks on this file system
             pass
         yield
+
+
+@contextmanager
+def _exclusive_object(folder: Path) -> Iterator[None]:
+    try:
+        with owned(folder / ".lock", folder.name):
+            yield
+    except BusyError as error:
+        raise GenerationError(str(error)) from error
 
 
 @dataclass(frozen=True)
@@ -102,7 +116,7 @@ class OwnedLock:
 
     def _beat(self) -> None:
         while not self._released.wait(HEARTBEAT_SEC):
-            with suppress(OSError):  # a full disk must not end the night here
+            with suppress(OSError, StorageError):  # a full disk must not end the night here
                 self._write()
 
     def _write(self) -> None:
@@ -120,13 +134,19 @@ def owned(path: Path, run_id: str) -> Iterator[OwnedLock]:
     not reach other machines: an owner is dead if its process is gone, or on another machine if its
     heartbeat is `STALE_SEC` old.
     """
+    if is_remote(path):
+        from pipeline.storage.object_lock import owned_object
+
+        with owned_object(path, run_id) as lock:
+            yield lock
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     record = path.with_name(path.name + ".owner")
     with path.open("a") as file:
         has_kernel_lock = _locked_by_kernel(file, path, record)
         owner = read_owner(record)
         if owner is not None and owner.is_alive() and not (has_kernel_lock and _is_here(owner)):
-            raise BusyError(_busy(path, owner))
+            raise BusyError(busy(path, owner))
         if not has_kernel_lock:
             _claim(record, path)
         lock = OwnedLock(record, Owner.this_process(run_id))
@@ -154,7 +174,7 @@ def _locked_by_kernel(file: IO[str], path: Path, record: Path) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise BusyError(_busy(path, read_owner(record))) from error
+        raise BusyError(busy(path, read_owner(record))) from error
     except OSError:
         return False
     return True
@@ -168,8 +188,9 @@ def _claim(record: Path, path: Path) -> None:
     try:
         os.close(os.open(record, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
     except FileExistsError as error:
-        raise BusyError(_busy(path, read_owner(record))) from error
+        raise BusyError(busy(path, read_owner(record))) from error
 
 
-def _busy(path: Path, owner: Owner | None) -> str:
+def busy(path: Path, owner: Owner | None) -> str:
+    """What the second one is told."""
     return f"{path.parent}: another process works on this dataset: {owner or 'it has just started'}"

@@ -15,7 +15,6 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.errors import ConfigError, CorruptPartError, DataError
@@ -24,6 +23,7 @@ from pipeline.schemas import FAILED, KNOWLEDGE, PLAN, conform
 from pipeline.settings import RunSettings
 from pipeline.storage.files import TEMPORARY_PREFIX, sha256_of_file, write_json, write_parquet
 from pipeline.storage.layout import RunLayout
+from pipeline.storage.location import open_parquet, parquet_dataset, read_table
 from pipeline.storage.run_settings import differing_settings
 
 logger = logging.getLogger(__name__)
@@ -72,11 +72,11 @@ def commit_part(
     shard, finished_at = result.shard, datetime.now(UTC)
     knowledge = conform(result.knowledge, KNOWLEDGE, f"shard {shard}", unique=ENTITY)
     failed = conform(result.failed, FAILED, f"failed rows of shard {shard}", unique=ENTITY)
-    write_parquet(knowledge, layout.part(shard))
+    sha256 = write_parquet(knowledge, layout.part(shard))
     manifest = PartManifest(
         shard=shard,
         fingerprint=fingerprint,
-        sha256=sha256_of_file(layout.part(shard)),
+        sha256=sha256,
         num_rows=knowledge.num_rows,
         failed=failed.to_pylist(),
         started_at=started_at,
@@ -138,7 +138,7 @@ def read_manifest(layout: RunLayout, shard: str) -> PartManifest:
         where = ".".join(str(step) for step in first["loc"])
         raise CorruptPartError(f"{path}: {where or 'content'}: {first['msg']}") from error
     except OSError as error:
-        raise CorruptPartError(f"{path}: {error.strerror}") from error
+        raise CorruptPartError(f"{path}: {error.strerror or 'not there'}") from error
     if manifest.shard != shard:
         raise CorruptPartError(f"{path}: speaks of shard {manifest.shard}")
     return manifest
@@ -150,7 +150,7 @@ def check_part(layout: RunLayout, manifest: PartManifest, planned: pa.Table) -> 
     try:
         if sha256_of_file(path) != manifest.sha256:
             raise CorruptPartError(f"{path}: sha256 is not that of its manifest")
-        knowledge = pq.read_table(path, columns=[*ENTITY, "prompt_hash"], partitioning=None)
+        knowledge = read_table(path, columns=[*ENTITY, "prompt_hash"])
     except (OSError, pa.ArrowException) as error:
         raise CorruptPartError(f"{path}: {str(error).splitlines()[0]}") from error
     if knowledge.num_rows != manifest.num_rows:
@@ -235,8 +235,7 @@ def committed_shards(layout: RunLayout) -> list[str]:
 
 def knowledge_dataset(layout: RunLayout) -> ds.Dataset:
     """The rows of all finished parts, read when asked for (schema KNOWLEDGE)."""
-    paths = [str(layout.part(shard)) for shard in committed_shards(layout)]
-    return ds.dataset(paths, schema=KNOWLEDGE, format="parquet")
+    return parquet_dataset([layout.part(shard) for shard in committed_shards(layout)], KNOWLEDGE)
 
 
 def read_knowledge(layout: RunLayout) -> pa.Table:
@@ -248,7 +247,7 @@ def read_knowledge(layout: RunLayout) -> pa.Table:
 
 def _check_num_rows(path: Path, manifest: PartManifest) -> None:
     try:
-        num_rows = pq.read_metadata(path).num_rows
+        num_rows = open_parquet(path).metadata.num_rows
     except (OSError, pa.ArrowException) as error:
         raise CorruptPartError(f"{path}: {str(error).splitlines()[0]}") from error
     if num_rows != manifest.num_rows:

@@ -190,7 +190,12 @@ ERRORS = [
     ("dataset.item_groups.groups.western=[[1]]", "dataset.item_groups.groups.western[0]=[1]: must be text"),
     ("drafter.max_draft_tokens=0", "drafter.max_draft_tokens must be at least 1 unless drafter=none"),
     ("drafter.max_draft_tokens=100", "drafter.max_draft_tokens=100: must be less than or equal to 64"),
-    ("paths.data=s3://x/y", "paths.data=s3://x/y: must be a folder of a local or mounted file system"),
+    ("paths.data=s3://", "paths.data=s3://: names no bucket or folder"),
+    ("paths.data=nosuch://x/y", "paths.data=nosuch://x/y: Protocol not known: nosuch"),
+    (
+        "dataset.raw=s3://x/y",
+        "dataset.raw=s3://x/y: must be a folder of a local or mounted file system",
+    ),
     ("paths.data=???", "paths.data: missing; give it a value"),
     ("~acceptance.top_k", "acceptance.top_k: missing; must be a positive integer"),
     ("engine.max_num_seqs=${nope}", "engine.max_num_seqs: Interpolation key 'nope' not found"),

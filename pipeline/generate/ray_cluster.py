@@ -54,11 +54,20 @@ class PoolSize:
     num_workers: int
     cpus_per_worker: int
     gpus_per_worker: int
+    may_grow: bool = False  # machines that join are used too
+
+    def num_fitting(self, nodes: list[Node]) -> int:
+        """How many workers of this size `nodes` hold."""
+        return sum(self._num_on(node) for node in nodes)
+
+    def _num_on(self, node: Node) -> int:
+        on_cpus = node.num_cpus // self.cpus_per_worker if self.cpus_per_worker else node.num_gpus
+        return min(on_cpus, node.num_gpus // self.gpus_per_worker) if self.gpus_per_worker else on_cpus
 
     def actor_options(self) -> dict[str, Any]:
         """Ray options of one worker; its threads are as many as its cores."""
         environment = {**QUIET_ENVIRONMENT, "OMP_NUM_THREADS": str(max(1, self.cpus_per_worker))}
-        if self.num_workers > 1:  # vLLM would bind each worker to the same cores
+        if self.num_workers > 1 or self.may_grow:  # vLLM would bind each worker to the same cores
             environment["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
         return {
             "num_cpus": self.cpus_per_worker,
@@ -94,7 +103,7 @@ def _size_on_gpus(cluster: ClusterSettings, tensor_parallel_size: int, nodes: li
         raise ConfigError(f"cluster.cpus_per_worker={cluster.cpus_per_worker}: at most {share} here")
     else:
         num_cpus = cluster.cpus_per_worker
-    return PoolSize(_at_most(capacity, cluster), num_cpus, tensor_parallel_size)
+    return PoolSize(_at_most(capacity, cluster), num_cpus, tensor_parallel_size, _may_grow(cluster))
 
 
 def _size_on_cpus(cluster: ClusterSettings, nodes: list[Node]) -> PoolSize:
@@ -110,7 +119,8 @@ def _size_on_cpus(cluster: ClusterSettings, nodes: list[Node]) -> PoolSize:
     else:
         large = [count for count in cores if count >= CPUS_FOR_A_WORKER] or [max(cores)]
         cpus = min(count // max(1, count // CPUS_FOR_A_WORKER) for count in large)
-    return PoolSize(_at_most(sum(count // cpus for count in cores), cluster), cpus, 0)
+    num_workers = _at_most(sum(count // cpus for count in cores), cluster)
+    return PoolSize(num_workers, cpus, 0, _may_grow(cluster))
 
 
 def _largest_share(num_workers: int, cores: list[int]) -> int:
@@ -125,8 +135,15 @@ def _at_most(capacity: int, cluster: ClusterSettings) -> int:
     if cluster.num_workers == "auto":
         return capacity
     if cluster.num_workers > capacity:
-        raise ConfigError(f"cluster.num_workers={cluster.num_workers}: at most {capacity} fit here")
+        if cluster.address is None:
+            raise ConfigError(f"cluster.num_workers={cluster.num_workers}: at most {capacity} fit here")
+        waiting = cluster.num_workers - capacity
+        logger.warning("%d workers fit now; %d more start when machines join", capacity, waiting)
     return cluster.num_workers
+
+
+def _may_grow(cluster: ClusterSettings) -> bool:
+    return cluster.address is not None and cluster.num_workers == "auto"
 
 
 @contextmanager
@@ -140,7 +157,7 @@ def ray_session(cluster: ClusterSettings, run_log: Path) -> Iterator[list[Node]]
         if started_here:
             _connect(cluster.address)
         try:
-            yield _nodes()
+            yield nodes()
         finally:
             if started_here:
                 ray.shutdown()
@@ -204,7 +221,13 @@ def _same_modules_in_workers() -> Iterator[None]:
             os.environ["PYTHONPATH"] = before
 
 
-def _nodes() -> list[Node]:
+def is_node_alive(node_id: str) -> bool:
+    """Whether Ray still counts the machine `node_id` in."""
+    return any(node["Alive"] for node in ray.nodes() if node["NodeID"] == node_id)
+
+
+def nodes() -> list[Node]:
+    """The machines of the cluster now."""
     alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     gpus_usable = not _is_cpu_build()
     return [Node(int(found.get("CPU", 0)), int(found.get("GPU", 0)) if gpus_usable else 0) for found in alive]

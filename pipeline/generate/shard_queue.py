@@ -3,12 +3,16 @@
 from collections import Counter, deque
 from collections.abc import Iterable
 
+MAX_BAD_ROWS = 3  # rows that may be taken out of a shard before the shard itself counts as bad
+MAX_RETURNS = 10  # times that a shard may lose its machine before that counts as its own failure
+
 
 class ShardQueue:
     """Shards in order. A shard that failed goes to the end and runs alone in a worker from then on.
 
     Alone, because a shard that kills its worker would otherwise use up the attempts of the shards
-    that happen to run beside it.
+    that happen to run beside it. In its last attempt it runs row by row: a failure then names its row,
+    which is taken out of the shard, and the rest gets another attempt.
     """
 
     def __init__(self, shards: Iterable[str], max_attempts: int) -> None:
@@ -18,8 +22,15 @@ class ShardQueue:
         self._suspects: deque[str] = deque()
         self._running: set[str] = set()
         self._num_attempts: Counter[str] = Counter()
+        self._num_returns: Counter[str] = Counter()
+        self._bad_rows: dict[str, dict[int, str]] = {}
         self._max_attempts = max_attempts
         self.num_failures_in_a_row = 0
+
+    @property
+    def num_open(self) -> int:
+        """Shards that wait or run."""
+        return len(self._fresh) + len(self._suspects) + len(self._running)
 
     @property
     def has_waiting(self) -> bool:
@@ -34,6 +45,14 @@ class ShardQueue:
     def runs_alone(self, shard: str) -> bool:
         """Whether `shard` failed before."""
         return self._num_attempts[shard] > 0
+
+    def runs_row_by_row(self, shard: str) -> bool:
+        """Whether this is the last attempt at a shard that failed before."""
+        return self.runs_alone(shard) and self._num_attempts[shard] >= self._max_attempts - 1
+
+    def bad_rows(self, shard: str) -> dict[int, str]:
+        """Rows of `shard` (their numbers in the plan's order) that stopped its worker, with the reason."""
+        return dict(self._bad_rows.get(shard, {}))
 
     def take(self, worker_is_idle: bool) -> str | None:
         """The next shard for a worker, or None. One that failed before needs an idle worker."""
@@ -51,15 +70,33 @@ class ShardQueue:
         self._running.discard(shard)
         self.num_failures_in_a_row = 0
 
-    def failed(self, shard: str, reason: str) -> None:
-        """`shard` ended without a part: to be tried again, or given up after the last attempt."""
+    def failed(self, shard: str, reason: str, bad_row: int | None = None) -> None:
+        """`shard` ended without a part: to be tried again, or given up after the last attempt.
+
+        `bad_row`: the one row that ran at that moment. Taking it out is no attempt of the others.
+        """
         self._running.discard(shard)
-        self._num_attempts[shard] += 1
         self.num_failures_in_a_row += 1
+        rows = self._bad_rows.setdefault(shard, {})
+        if bad_row is not None and bad_row not in rows and len(rows) < MAX_BAD_ROWS:
+            rows[bad_row] = reason
+            self._suspects.append(shard)
+            return
+        self._num_attempts[shard] += 1
         if self._num_attempts[shard] < self._max_attempts:
             self._suspects.append(shard)
         else:
             self.unfinished[shard] = reason
+
+    def returned(self, shard: str, reason: str) -> None:
+        """The machine that ran `shard` is gone, through no fault of the shard: it is next again."""
+        self._num_returns[shard] += 1
+        if self._num_returns[shard] > MAX_RETURNS:
+            self.failed(shard, reason)
+            return
+        self._running.discard(shard)
+        waiting = self._suspects if self.runs_alone(shard) else self._fresh
+        waiting.appendleft(shard)
 
     def give_up(self, reason: str) -> None:
         """Let the waiting shards go untried."""

@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import pyarrow as pa
-import pyarrow.parquet as pq
+import ray
 
-from pipeline.errors import CorruptPartError, DataError, ModelError, PipelineError
+from pipeline.errors import CorruptPartError, ModelError, PipelineError, StorageError
 from pipeline.generate.contract import Worker, WorkerProgress, WorkerSpec
+from pipeline.generate.retry import joined, rows_to_keep, rows_to_write
+from pipeline.generate.row_by_row import run_row_by_row, run_without
 from pipeline.generate.run_log import LOG_FORMAT, redirect_output
-from pipeline.schemas import PLAN, conform
+from pipeline.plan_file import read_rows
 from pipeline.storage.files import write_json
 from pipeline.storage.layout import RunLayout
 from pipeline.storage.parts import check_rows, commit_part
@@ -33,6 +35,15 @@ class ShardReceipt:
     num_failed: int
     progress: WorkerProgress | None
     error: str | None = None
+    fatal: StorageError | None = None  # no other worker could do it either
+
+
+@dataclass(frozen=True)
+class StartReceipt:
+    """How the start of a worker ended."""
+
+    node_id: str  # Ray's name of the machine
+    error: PipelineError | None  # None: the worker is up
 
 
 def one_line(error: BaseException) -> str:
@@ -43,12 +54,8 @@ def one_line(error: BaseException) -> str:
 
 
 def read_shard(layout: RunLayout, shard: str) -> pa.Table:
-    """The rows of `shard` in plan.parquet, schema PLAN; row groups without it are not read."""
-    try:
-        rows = pq.read_table(layout.plan, filters=[("shard", "=", shard)], partitioning=None)
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{layout.plan}: {str(error).splitlines()[0]}") from error
-    return conform(rows, PLAN, f"{layout.plan}, shard {shard}")
+    """The rows of `shard` in plan.parquet, schema PLAN; nothing else of the file is read."""
+    return read_rows(layout.plan, shard)
 
 
 class ShardServer:
@@ -74,23 +81,30 @@ class ShardServer:
             return error
         return ModelError(f"{self._spec.model_path}: the worker could not start: {one_line(error)}")
 
-    def started(self) -> PipelineError | None:
-        """None once the worker is up, or why it is not."""
-        return self._start_error
+    def started(self) -> StartReceipt:
+        """Answers once the worker is up, or has failed to start."""
+        return StartReceipt(ray.get_runtime_context().get_node_id(), self._start_error)
 
-    def run_shard(self, shard: str) -> ShardReceipt:
-        """Generate and commit `shard`."""
+    def run_shard(self, shard: str, bad_rows: dict[int, str], row_by_row: bool) -> ShardReceipt:
+        """Generate and commit `shard`; see `pipeline.generate.row_by_row` for `bad_rows`."""
         try:
-            return self._run_shard(shard)
+            return self._run_shard(shard, bad_rows, row_by_row)
         except Exception as error:
             logger.exception("shard %s failed", shard)
-            return ShardReceipt(0, 0, None, one_line(error))
+            fatal = error if isinstance(error, StorageError) else None
+            return ShardReceipt(0, 0, None, one_line(error), fatal)
 
-    def _run_shard(self, shard: str) -> ShardReceipt:
+    def _run_shard(self, shard: str, bad_rows: dict[int, str], row_by_row: bool) -> ShardReceipt:
         started_at = datetime.now(UTC)
         worker = self._running_worker()
         rows = read_shard(self._layout, shard)
-        result = worker.run_shard(shard, rows)
+        kept = rows_to_keep(self._layout, shard, rows, self._spec)
+        missing = rows_to_write(rows, kept)
+        if row_by_row:
+            result = run_row_by_row(worker, self._layout, shard, missing, bad_rows)
+        else:
+            result = run_without(worker, shard, missing, bad_rows)
+        result = joined(kept, result)
         if result.shard != shard:
             raise CorruptPartError(f"shard {shard}: the worker answered with {result.shard}")
         check_rows(rows, result.knowledge, result.failed, f"shard {shard}")

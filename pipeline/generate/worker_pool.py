@@ -12,9 +12,11 @@ from ray.exceptions import RayError
 from pipeline.errors import GenerationError, ModelError, PipelineError
 from pipeline.generate.contract import Worker, WorkerSpec
 from pipeline.generate.progress import OnProgress, ProgressTracker
-from pipeline.generate.ray_cluster import PoolSize
+from pipeline.generate.ray_cluster import PoolSize, is_node_alive, nodes
+from pipeline.generate.row_by_row import row_under_way
 from pipeline.generate.shard_queue import ShardQueue
-from pipeline.generate.shard_server import ShardReceipt, ShardServer
+from pipeline.generate.shard_server import ShardReceipt, ShardServer, StartReceipt
+from pipeline.generate.watchdog import Watchdog
 from pipeline.storage.layout import RunLayout
 
 logger = logging.getLogger(__name__)
@@ -25,9 +27,11 @@ SHARDS_PER_WORKER = 2
 ACTOR_THREADS = SHARDS_PER_WORKER + 2  # progress() and close() are answered while shards run
 POLL_SEC = 1.0
 CLOSE_SEC = 30.0
+MACHINES_SEC = 5.0  # how often a pool that may grow looks for machines that joined or left
 # So many failures without one success between them, for each worker, mean that no shard can succeed.
 MAX_FAILURES_IN_A_ROW = 10
 PROCESS_DIED = "the worker process died"
+MACHINE_LOST = "the worker's machine was lost"
 
 
 @dataclass(eq=False)
@@ -36,6 +40,7 @@ class _Slot:
 
     actor: Any = None
     worker: int = -1  # number of the process in this place, for the tracker
+    node_id: str = ""
     is_ready: bool = False
     is_retiring: bool = False  # a shard failed in it: no more shards, replaced when the others ended
     shards: set[str] = field(default_factory=set)
@@ -59,7 +64,8 @@ class WorkerPool:
 
     Up to `SHARDS_PER_WORKER` shards run at once in a worker. A worker whose process dies gives its
     shards back to the queue; one in which a shard raised is replaced too, since its engine may be
-    broken. Workers are started while shards wait, up to `size.num_workers`.
+    broken; and so is one that hangs (see `Watchdog`). Workers are started while shards wait, up to
+    `size.num_workers`, or to what the cluster's machines hold at the time if the pool may grow.
     """
 
     def __init__(
@@ -85,16 +91,24 @@ class WorkerPool:
         self._calls: dict[Any, _Call] = {}
         self._worker_numbers = itertools.count()
         self._any_started = False
-        self._max_start_failures = spec.settings.cluster.max_shard_attempts
+        cluster = spec.settings.cluster
+        self._max_start_failures = cluster.max_shard_attempts
+        self._watchdog = Watchdog(cluster.stall_timeout_sec, cluster.start_timeout_sec)
+        self._size = size
+        self._num_wanted = size.num_workers
+        self._looked_at = time.monotonic()
 
     def run(self, on_progress: OnProgress) -> None:
         """Return when every shard is done or given up (`queue.unfinished`).
 
         Raises `ModelError`, or the `PipelineError` that the worker's constructor raised, if no worker
-        could be started at all; `GenerationError` if Ray itself is lost.
+        could be started at all; `StorageError` if parts cannot be stored; `GenerationError` if Ray
+        itself is lost.
         """
         try:
             while not self._queue.is_finished:
+                self._watch()
+                self._look_for_machines()
                 self._assign()
                 on_progress(self._tracker.snapshot())
                 for call, answer in self._answers():
@@ -115,15 +129,21 @@ class WorkerPool:
         if self._queue.num_failures_in_a_row >= limit:
             self._queue.give_up(f"not tried again after {limit} failures in a row")
         for slot in self._slots:
-            if slot.actor is None and not slot.is_given_up and self._queue.has_waiting:
+            if slot.actor is None and self._may_start(slot):
                 self._start(slot)
             if slot.is_ready:
                 self._fill(slot)
                 self._ask(slot)
 
+    def _may_start(self, slot: _Slot) -> bool:
+        num_workers = sum(other.actor is not None for other in self._slots)
+        num_useful = min(self._num_wanted, self._queue.num_open)
+        return num_workers < num_useful and not slot.is_given_up and self._queue.has_waiting
+
     def _start(self, slot: _Slot) -> None:
         parts = [str(self._layout.part(shard)) for shard in sorted(self._finished)]
         slot.worker = next(self._worker_numbers)
+        self._watchdog.starting(slot.worker)
         slot.actor = self._actor_class.remote(self._worker_class, self._spec, self._layout, parts)
         self._call("start", slot, slot.actor.started.remote())
 
@@ -134,8 +154,11 @@ class WorkerPool:
             shard = self._queue.take(worker_is_idle=not slot.shards)
             if shard is None:
                 return
+            if not slot.shards:
+                self._watchdog.alive(slot.worker)
             slot.shards.add(shard)
-            self._call("shard", slot, slot.actor.run_shard.remote(shard), shard)
+            how = self._queue.bad_rows(shard), self._queue.runs_row_by_row(shard)
+            self._call("shard", slot, slot.actor.run_shard.remote(shard, *how), shard)
 
     def _ask(self, slot: _Slot) -> None:
         if not slot.is_asked:
@@ -146,6 +169,44 @@ class WorkerPool:
         self, what: Literal["start", "shard", "progress"], slot: _Slot, ref: Any, shard: str = ""
     ) -> None:
         self._calls[ref] = _Call(what, slot, slot.worker, shard)
+
+    # Keeping the number of workers ----------------------------------------------------------------
+
+    def _watch(self) -> None:
+        """Replace workers that hang."""
+        for slot in self._slots:
+            if slot.actor is None or (slot.is_ready and not slot.shards):
+                continue
+            complaint = self._watchdog.complaint(slot.worker)
+            if complaint is None:
+                continue
+            reason = f"the worker {complaint}"
+            if slot.is_ready:
+                self._take_back(slot, reason)
+            else:
+                error = ModelError(f"{self._spec.model_path}: {reason}")
+                self._on_start_failed(slot, error, may_recover=True)
+
+    def _look_for_machines(self, at_once: bool = False) -> None:
+        """Want as many workers as the machines hold that are there now."""
+        now = time.monotonic()
+        if not self._size.may_grow or not (at_once or now - self._looked_at >= MACHINES_SEC):
+            return
+        self._looked_at = now
+        num_wanted = self._size.num_fitting(nodes())
+        if num_wanted != self._num_wanted:
+            logger.info("the cluster holds %d workers now, %d before", num_wanted, self._num_wanted)
+        self._num_wanted = num_wanted
+        num_places = sum(not slot.is_given_up for slot in self._slots)
+        self._slots += [_Slot() for _ in range(num_wanted - num_places)]
+        for slot in self._starting_beyond(num_wanted):
+            self._vacate(slot)
+
+    def _starting_beyond(self, num_wanted: int) -> list[_Slot]:
+        """The workers asked for last that are not up yet, and for which there is no machine any more."""
+        occupied = [slot for slot in self._slots if slot.actor is not None]
+        starting = sorted((slot for slot in occupied if not slot.is_ready), key=lambda slot: -slot.worker)
+        return starting[: max(0, len(occupied) - num_wanted)]
 
     # Taking answers -------------------------------------------------------------------------------
 
@@ -171,14 +232,16 @@ class WorkerPool:
         else:
             call.slot.is_asked = False
             if answer is not None:
+                self._watchdog.progress(call.worker, answer)
                 self._tracker.update(call.worker, answer)
 
-    def _on_started(self, slot: _Slot, error: PipelineError | None) -> None:
-        if error is not None:
-            self._on_start_failed(slot, error)
+    def _on_started(self, slot: _Slot, receipt: StartReceipt) -> None:
+        if receipt.error is not None:
+            self._on_start_failed(slot, receipt.error)
             return
         self._any_started = True
-        slot.is_ready = True
+        slot.is_ready, slot.node_id = True, receipt.node_id
+        self._watchdog.ready(slot.worker)
         slot.num_start_failures = 0
         self._tracker.worker_ready(slot.worker)
 
@@ -195,6 +258,9 @@ class WorkerPool:
 
     def _on_shard(self, slot: _Slot, shard: str, receipt: ShardReceipt) -> None:
         slot.shards.discard(shard)
+        self._watchdog.alive(slot.worker)
+        if receipt.fatal is not None:
+            raise receipt.fatal
         if receipt.error is None:
             self._finished.add(shard)
             self._queue.done(shard)
@@ -203,7 +269,7 @@ class WorkerPool:
                 self._tracker.update(slot.worker, receipt.progress)
         else:
             logger.warning("shard %s failed: %s", shard, receipt.error)
-            self._queue.failed(shard, receipt.error)
+            self._queue.failed(shard, receipt.error, row_under_way(self._layout, shard))
             slot.is_retiring = True
         if slot.is_retiring and not slot.shards:
             self._vacate(slot)
@@ -213,16 +279,29 @@ class WorkerPool:
             reason = f"{_death(error)} while it started; see {self._spec.run_log}"
             self._on_start_failed(slot, ModelError(f"{self._spec.model_path}: {reason}"), may_recover=True)
             return
+        self._look_for_machines(at_once=True)
+        if is_node_alive(slot.node_id):
+            self._take_back(slot, PROCESS_DIED)
+        else:
+            self._take_back(slot, MACHINE_LOST, is_innocent=True)
+
+    def _take_back(self, slot: _Slot, reason: str, is_innocent: bool = False) -> None:
+        """Replace the worker; its shards go back to the queue. `is_innocent`: none of them did it."""
         held = sorted(slot.shards)
-        logger.warning("%s; its shards are taken back: %s", PROCESS_DIED, ", ".join(held) or "none")
+        logger.warning("%s; its shards are taken back: %s", reason, ", ".join(held) or "none")
         for shard in held:
-            self._queue.failed(shard, PROCESS_DIED)
+            row = row_under_way(self._layout, shard)
+            if is_innocent:
+                self._queue.returned(shard, reason)
+            else:
+                self._queue.failed(shard, reason, row)
         self._vacate(slot)
 
     def _vacate(self, slot: _Slot) -> None:
         """End the process of `slot`, if it still runs, and leave the place free for a new one."""
         ray.kill(slot.actor)
         self._tracker.worker_lost(slot.worker)
+        self._watchdog.gone(slot.worker)
         slot.actor, slot.worker = None, -1
         slot.is_ready = slot.is_retiring = slot.is_asked = False
         slot.shards.clear()

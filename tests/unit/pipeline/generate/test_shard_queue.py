@@ -1,4 +1,4 @@
-from pipeline.generate.shard_queue import ShardQueue
+from pipeline.generate.shard_queue import MAX_BAD_ROWS, MAX_RETURNS, ShardQueue
 
 
 def test_shards_are_handed_out_in_order_and_the_queue_ends_when_all_are_done():
@@ -46,3 +46,33 @@ def test_giving_up_leaves_what_runs_alone():
     assert queue.unfinished == {"b": "broken"} and not queue.is_finished
     queue.done("a")
     assert queue.is_finished
+
+
+def test_the_last_attempt_runs_row_by_row_and_a_bad_row_costs_no_attempt():
+    queue = ShardQueue(["a"], max_attempts=2)
+    queue.take(True)
+    assert not queue.runs_row_by_row("a")
+    queue.failed("a", "engine raised")
+    for row in range(MAX_BAD_ROWS):
+        assert queue.take(True) == "a" and queue.runs_row_by_row("a")
+        queue.failed("a", f"row {row}", bad_row=row)
+    assert queue.bad_rows("a") == {row: f"row {row}" for row in range(MAX_BAD_ROWS)}
+    assert queue.take(True) == "a"
+    queue.failed("a", "one row too many", bad_row=MAX_BAD_ROWS)
+    assert queue.is_finished and queue.unfinished == {"a": "one row too many"}
+
+
+def test_a_single_attempt_is_never_row_by_row():
+    queue = ShardQueue(["a"], max_attempts=1)
+    assert not queue.runs_row_by_row("a")
+
+
+def test_a_shard_that_lost_its_machine_is_next_and_loses_no_attempt():
+    queue = ShardQueue(["a", "b"], max_attempts=1)
+    for _ in range(MAX_RETURNS):
+        assert queue.take(False) == "a"
+        queue.returned("a", "machine lost")
+    assert queue.num_open == 2 and not queue.runs_alone("a")
+    queue.take(False)
+    queue.returned("a", "machine lost")  # one that takes down machine after machine is bad itself
+    assert queue.unfinished == {"a": "machine lost"}

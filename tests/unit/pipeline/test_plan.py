@@ -1,5 +1,6 @@
 import math
 import random
+from datetime import UTC, datetime
 
 import pyarrow as pa
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError, CorruptPartError, DataError
-from pipeline.plan import make_plan, read_plan, select_entities, shards_of, write_plan
+from pipeline.plan import make_plan, read_plan, reject_later_events, select_entities, shards_of, write_plan
 from pipeline.schemas import GROUPS, PLAN, PROMPTS
 
 
@@ -188,3 +189,18 @@ def test_a_sample_depends_on_ids_and_seed_alone():
 def test_a_growing_catalogue_keeps_its_sample():
     before, after = sample(groups_of(500, 500), 200), sample(groups_of(550, 550), 200)
     assert len(before & after) > 0.85 * len(before)  # new entities displace their share, no more
+
+
+def test_a_prompt_that_shows_an_event_at_or_after_the_cutoff_is_refused():
+    noon, later = datetime(2024, 1, 1, 12, tzinfo=UTC), datetime(2024, 1, 1, 13, tzinfo=UTC)
+    rows = prompts_of([("user", "a", "x"), ("user", "a", "y"), ("item", "a", "z")]).to_pylist()
+    rows[0] |= {"history_cutoff": later, "latest_event": noon}
+    rows[1] |= {"history_cutoff": later, "latest_event": None}
+    prompts = pa.Table.from_pylist(rows, PROMPTS)
+    reject_later_events(prompts, None)
+    reject_later_events(prompts, later)
+    with pytest.raises(DataError, match="user e0: the prompt shows an event of 2024-01-01 12:00:00"):
+        reject_later_events(prompts, noon)  # the run's cutoff is earlier than the rows say
+    rows[0]["latest_event"] = later
+    with pytest.raises(DataError, match="not before history_cutoff"):
+        reject_later_events(pa.Table.from_pylist(rows, PROMPTS), None)

@@ -8,7 +8,8 @@ import pyarrow.compute as pc
 import pytest
 
 from pipeline.errors import ConfigError, DataError
-from pipeline.prompts import render, render_prompts
+from pipeline.plan import reject_later_events
+from pipeline.prompts import histories, render, render_prompts
 from pipeline.schemas import FAILED, PROMPTS
 
 USERS = {"u1": {"age": "24", "gender": "F"}, "u2": {}, "u3": {"age": "31"}, "u4": {}}
@@ -67,6 +68,21 @@ def test_kar_prompts_speak_of_the_domain(
     assert f"Introduce the {item_word} A and describe" in prompts["i1"] and factor in prompts["i1"]
     assert f"preferences on {item_word}s" in prompts["u2"] and factor in prompts["u2"]
     assert '"A"; analyze' in prompts["u2"]  # implicit feedback shows no rating
+
+
+def test_each_prompt_tells_the_latest_event_that_it_shows(world, kar, make_model, tokenizer, monkeypatch):
+    cutoff = datetime(2000, 1, 2, tzinfo=UTC)
+    rows = rows_by_id(render_prompts(*world, kar, make_model(), "movie", tokenizer, cutoff).prompts)
+    assert {key: row["latest_event"] for key, row in rows.items()} == {
+        "i1": None, "i2": None, "u1": datetime(2000, 1, 1, tzinfo=UTC), "u3": None,
+    }  # fmt: skip
+
+    # The filter is broken: the data of the prompts themselves gives it away.
+    recent_rows = histories._recent_rows
+    monkeypatch.setattr(histories, "_recent_rows", lambda *a: recent_rows(a[0], a[1], None, a[3]))
+    prompts = render_prompts(*world, kar, make_model(), "movie", tokenizer, cutoff).prompts
+    with pytest.raises(DataError, match="user u1: the prompt shows an event of 2000-01-02"):
+        reject_later_events(prompts, cutoff)
 
 
 def test_only_ratings_before_the_cutoff_are_shown(world, kar, make_model, tokenizer):

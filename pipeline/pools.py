@@ -22,11 +22,14 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from drafters.datastore import Datastore, DatastoreBuilder, DatastoreError, Document, StoreHeader
+from drafters.datastore.format import HEADER
 from pipeline.errors import CorruptPartError
 from pipeline.publish.snapshot import SnapshotFile, files_dataset, snapshot_in_force
 from pipeline.storage.files import sha256_of_json, write_text
 from pipeline.storage.layout import DatasetLayout, RunLayout
+from pipeline.storage.node_cache import built
 from pipeline.storage.parts import knowledge_dataset
+from pipeline.storage.pool_copies import has_pools, local_pools
 
 logger = logging.getLogger(__name__)
 DIGEST_CHARS = 8
@@ -62,8 +65,8 @@ def usable_version(
         logger.warning("starting from empty pools: those in force saw events after history_cutoff")
         return None
     try:
-        Datastore.open(layout.datastore / version, tokenizer_hash, vocab_size)
-    except DatastoreError as error:
+        _open(layout, version, tokenizer_hash, vocab_size)
+    except (DatastoreError, CorruptPartError) as error:
         logger.warning("starting from empty pools: %s", error)
         return None
     return version
@@ -92,7 +95,7 @@ def build_snapshot_pools(
     """
     content = [sorted((file.path, file.sha256) for file in files), model.tokenizer_hash, calibration]
     name = f"{version}-{sha256_of_json(content)[:DIGEST_CHARS]}"
-    if (layout.datastore / name).exists():
+    if has_pools(layout.datastore / name):
         return name
     pools: dict[tuple[str, str], list[SnapshotFile]] = {}
     for file in files:
@@ -100,10 +103,11 @@ def build_snapshot_pools(
     header = StoreHeader(name, model.vocab_size, model.tokenizer_hash, source=version)
     of_model = (pc.field("model") == model.name) & (pc.field("model_revision") == model.revision)
     try:
-        builder = DatastoreBuilder(layout.datastore, header)
-        for (kind, group), own_files in sorted(pools.items()):
-            builder.add(kind, group, _documents(files_dataset(layout, version, own_files), of_model))
-        builder.finish(calibration)
+        with built(layout.datastore / name, HEADER) as root:
+            builder = DatastoreBuilder(root, header)
+            for (kind, group), own_files in sorted(pools.items()):
+                builder.add(kind, group, _documents(files_dataset(layout, version, own_files), of_model))
+            builder.finish(calibration)
     except DatastoreError as error:
         raise CorruptPartError(str(error)) from error
     return name
@@ -111,7 +115,7 @@ def build_snapshot_pools(
 
 def verify_pools(layout: DatasetLayout, version: str) -> None:
     """Open datastore `version` and compare its checksums; `CorruptPartError` names what is wrong."""
-    folder = layout.datastore / version
+    folder = local_pools(layout.datastore / version)
     try:
         header = StoreHeader.read(folder)
         Datastore.open(folder, header.tokenizer_hash, header.vocab_size).verify()
@@ -128,7 +132,7 @@ def extend_pools(
     a dataset of which no snapshot is published.
     """
     version = run.root.name
-    if not (layout.datastore / version).exists():
+    if not has_pools(layout.datastore / version):
         _build(layout, run, version, previous, tokenizer_hash, vocab_size)
     if _current_version(layout) != version:
         write_text(version + "\n", layout.current_datastore)
@@ -145,15 +149,20 @@ def _build(
 ) -> None:
     knowledge = knowledge_dataset(run)
     try:
-        store = Datastore.open(layout.datastore / previous, tokenizer_hash, vocab_size) if previous else None
+        store = _open(layout, previous, tokenizer_hash, vocab_size) if previous else None
         header = StoreHeader(version, vocab_size, tokenizer_hash, source=run.root.name)
-        builder = DatastoreBuilder(layout.datastore, header, store)
-        for kind, group in _pools(knowledge):
-            rows = (pc.field("kind") == kind) & (pc.field("group") == group)
-            builder.add(kind, group, _documents(knowledge, rows))
-        builder.finish(read_calibration(run))
+        with built(layout.datastore / version, HEADER) as root:
+            builder = DatastoreBuilder(root, header, store)
+            for kind, group in _pools(knowledge):
+                rows = (pc.field("kind") == kind) & (pc.field("group") == group)
+                builder.add(kind, group, _documents(knowledge, rows))
+            builder.finish(read_calibration(run))
     except DatastoreError as error:
         raise CorruptPartError(str(error)) from error
+
+
+def _open(layout: DatasetLayout, version: str, tokenizer_hash: str, vocab_size: int) -> Datastore:
+    return Datastore.open(local_pools(layout.datastore / version), tokenizer_hash, vocab_size)
 
 
 def _pools(knowledge: ds.Dataset) -> list[tuple[str, str]]:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.errors import DataError, PublishError
 from pipeline.id_sets import ids_of, within, without
@@ -16,6 +15,7 @@ from pipeline.publish.snapshot import Snapshot, read_columns
 from pipeline.schemas import CHANGES, GROUPS, conform
 from pipeline.settings import KINDS, Kind
 from pipeline.storage.layout import DatasetLayout, RunLayout
+from pipeline.storage.location import read_table
 from pipeline.storage.parts import finished_shards, knowledge_dataset, planned_shards
 
 
@@ -128,7 +128,7 @@ def _changes_of(
 ) -> pa.Table:
     """What the night wrote down when it planned, or for a plain run what its plan and the tables say."""
     if run.changes.exists():
-        return conform(pq.read_table(run.changes), CHANGES, str(run.changes), unique=("kind", "entity_id"))
+        return conform(read_table(run.changes), CHANGES, str(run.changes), unique=("kind", "entity_id"))
     known = [plan.select(GROUPS.names), *_known_entities(layout)]
     everyone = pa.concat_tables(known).group_by(GROUPS.names[:2]).aggregate([])
     return compare(
@@ -143,7 +143,7 @@ def _known_entities(layout: DatasetLayout) -> list[pa.Table]:
         path = layout.tables / f"{kind}s.parquet"
         if not path.exists():
             raise DataError(f"{path}: not there; which entities are gone cannot be told")
-        ids = pq.read_table(path, columns=[f"{kind}_id"])[f"{kind}_id"].combine_chunks()
+        ids = read_table(path, columns=[f"{kind}_id"])[f"{kind}_id"].combine_chunks()
         tables.append(pa.table([ids, pa.repeat(kind, len(ids)), pa.repeat("", len(ids))], schema=GROUPS))
     return tables
 

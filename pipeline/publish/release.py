@@ -6,7 +6,6 @@ only put in force.
 """
 
 import json
-import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
@@ -28,7 +27,7 @@ from pipeline.publish.snapshot import (
 from pipeline.publish.validation import Validation, validate_snapshot
 from pipeline.publish.writer import write_snapshot
 from pipeline.settings import KINDS, RunSettings
-from pipeline.storage.files import write_json
+from pipeline.storage.files import remove_folder, write_json
 from pipeline.storage.layout import DatasetLayout, RunLayout
 
 EnterStep = Callable[[str], AbstractContextManager[Any]]
@@ -66,7 +65,7 @@ def write_and_validate(
     with step("snapshot"):
         if content.base is not None:
             verify_files(layout, content.base.version, content.base.files)
-        shutil.rmtree(layout.snapshot(version), ignore_errors=True)
+        remove_folder(layout.snapshot(version))
         files = write_snapshot(layout, version, run, content.base, content.kept)
     with step("validate"):
         try:

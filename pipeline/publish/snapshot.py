@@ -18,6 +18,7 @@ from pipeline.schemas import KNOWLEDGE
 from pipeline.settings import Kind
 from pipeline.storage.files import sha256_of_file, write_text
 from pipeline.storage.layout import DatasetLayout
+from pipeline.storage.location import parquet_dataset
 
 SUCCESS = "_SUCCESS"
 NUM_CHECK_THREADS = 8
@@ -102,8 +103,7 @@ def snapshot_rows(layout: DatasetLayout, snapshot: Snapshot, kind: Kind | None =
 def files_dataset(layout: DatasetLayout, version: str, files: list[SnapshotFile]) -> ds.Dataset:
     """The rows of some files of a version, schema KNOWLEDGE."""
     folder = layout.snapshot(version)
-    paths = [str(folder / file.path) for file in files]
-    return ds.dataset(paths, schema=KNOWLEDGE, format="parquet")
+    return parquet_dataset([folder / file.path for file in files], KNOWLEDGE)
 
 
 def read_columns(layout: DatasetLayout, snapshot: Snapshot, columns: list[str]) -> pa.Table:

@@ -7,7 +7,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pipeline.errors import CorruptPartError, DataError, PublishError
 from pipeline.publish.snapshot import SnapshotFile, verify_files
@@ -15,6 +14,7 @@ from pipeline.publish_settings import PublishSettings
 from pipeline.schemas import KNOWLEDGE, conform
 from pipeline.settings import KINDS, Kind
 from pipeline.storage.layout import DatasetLayout
+from pipeline.storage.location import open_parquet
 
 LOOPING = "repetition"  # the finish reason of a text that repetition detection ended
 JUDGED = ["entity_id", "kind", "group", "text", "finish_reason", "run_id", "history_cutoff"]
@@ -130,7 +130,7 @@ def _read_back(layout: DatasetLayout, version: str, files: list[SnapshotFile], r
 def _read_file(layout: DatasetLayout, version: str, file: SnapshotFile) -> pa.Table:
     path = layout.snapshot(version) / file.path
     try:
-        stored = pq.ParquetFile(path)
+        stored = open_parquet(path)
         if not stored.schema_arrow.equals(KNOWLEDGE):
             raise CorruptPartError(f"{path}: its schema is not that of knowledge rows")
         rows = conform(stored.read(), KNOWLEDGE, str(path)).select(JUDGED)

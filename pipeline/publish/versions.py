@@ -1,7 +1,6 @@
 """Published versions over time: the way back to an earlier one, and the removal of old ones."""
 
 import logging
-import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from pipeline.publish.snapshot import (
     verify_files,
     versions,
 )
+from pipeline.storage.files import remove_folder
 from pipeline.storage.layout import DatasetLayout
 
 logger = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ def prune(layout: DatasetLayout, keep_versions: int) -> list[str]:
     surplus = [version for version in known[:-keep_versions] if version != in_force.version]
     for version in surplus:
         (layout.snapshot(version) / SUCCESS).unlink()  # from here on it is no version any more
-        shutil.rmtree(layout.snapshot(version))
+        remove_folder(layout.snapshot(version))
     kept = [read_snapshot(layout, version) for version in known if version not in surplus]
     if len(kept) >= keep_versions:
         _remove_leftovers(layout, kept)
@@ -75,10 +75,10 @@ def _remove_leftovers(layout: DatasetLayout, kept: list[Snapshot]) -> None:
     stores = {snapshot.datastore_version for snapshot in kept}
     for folder in (path for path in layout.knowledge.iterdir() if path.is_dir() and path.name not in names):
         if _is_older(folder, oldest):
-            shutil.rmtree(folder)
+            remove_folder(folder)
     for folder in (path for path in layout.datastore.iterdir() if path.is_dir()):
         if folder.name not in stores and _is_older(folder, oldest):
-            shutil.rmtree(folder)
+            remove_folder(folder)
 
 
 def _is_older(path: Path, moment: datetime) -> bool:

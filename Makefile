@@ -1,7 +1,7 @@
 # `make help` lists the targets. Every target sets up what it needs.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup generate report nightly publish bench test lint format lock clean bench-tools bench-datastore
+.PHONY: help setup generate report nightly publish bench test lint format lock clean bench-tools bench-datastore ctr-tools encode export
 
 DATASET ?= movielens
 LIMIT ?=
@@ -53,6 +53,15 @@ publish: setup ## Publish a run: ARGS="run_id=..."; or ARGS=list, ARGS=rollback
 
 test: setup ## Run the unit and integration tests
 	@.venv/bin/python -m pytest -q -m 'not slow and not gpu' $(TESTS)
+
+encode: setup ## Turn the published texts of DATASET into vectors; ARGS="encoder=... encoder.reduced_dim=64"
+	@.venv/bin/python -m jobs.encode 'dataset=$(DATASET)' $(ARGS)
+
+export: setup ## Write the vectors for FuxiCTR, RecBole, KAR and torch
+	@.venv/bin/python -m jobs.export 'dataset=$(DATASET)' $(ARGS)
+
+ctr-tools: setup ## Install the CTR libraries (FuxiCTR, torch-rechub, RecBole) that exports are tested with
+	@requirements/install_ctr.sh
 
 bench-tools: setup ## Install the peers to measure against (Arctic's suffix tree; compiles, two minutes)
 	@requirements/install_bench.sh

@@ -22,3 +22,17 @@ for backend in cpu gpu; do
       grep -v -E "sys_platform == '(never|win32)'|sys_platform == 'emscripten'" "$work/$backend.txt"
     } > "$backend.txt"
 done
+
+# The CTR libraries live with what cpu.txt pins (gpu.txt pins the same); ctr.txt lists only what they need beyond that.
+# RecBole asks for an old Ray, which only its hyperparameter search uses: its wish is overridden.
+cp left_out.txt "$work/overrides.txt"
+echo "ray==$(sed -n 's/^ray==//p' cpu.txt)" >> "$work/overrides.txt"
+echo "triton ; sys_platform == 'never'" >> "$work/overrides.txt"
+[ -n "${UPGRADE:-}" ] || [ ! -f ctr.txt ] || cp ctr.txt "$work/ctr.txt"
+links=$("$work/venv/bin/pip" config get global.find-links 2>/dev/null || echo https://download.pytorch.org/whl/torch/)
+"$work/venv/bin/uv" pip compile ctr.in --constraint cpu.txt --override "$work/overrides.txt" --find-links "$links" \
+    --python-version 3.11 --universal --no-annotate --no-header --quiet --output-file "$work/ctr.txt"
+for list in cpu.txt assets.txt; do sed -n 's/^\([A-Za-z0-9._-]*\)==.*/^\1==/p' $list; done | sort -u > "$work/pinned"
+{ echo "# Made by requirements/lock.sh from ctr.in. Installed with --no-deps beside cpu.txt or gpu.txt."
+  grep -v -f "$work/pinned" "$work/ctr.txt" | grep -v -E "sys_platform == '(never|win32)'|sys_platform == 'emscripten'"
+} > ctr.txt

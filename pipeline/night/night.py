@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.domains import write_domain
+from pipeline.errors import PipelineError
 from pipeline.generate.dispatch import GenerationOutcome
 from pipeline.generate.optional_packages import require_drafter_package
 from pipeline.generate.progress import ProgressView
@@ -78,7 +79,11 @@ def run_night(settings: RunSettings, open_progress: OpenProgress) -> NightReport
                 _write_report(night.run.layout, layout)
         except NightStopped as stop:
             stopped_after = str(stop)
-    return NightReport(record.values.get("run_id"), record.values, list(record.steps.values()), stopped_after)
+        except PipelineError as error:
+            record.fail(error)
+            _report_failure(record, layout)
+            raise
+    return NightReport(record.run_id, record.values, list(record.steps.values()), stopped_after)
 
 
 def _prepare(settings: RunSettings, layout: DatasetLayout, record: NightRecord) -> Prepared:
@@ -192,6 +197,16 @@ def _note_figures(
 
 def _note_version(record: NightRecord, snapshot: Snapshot) -> None:
     record.set(version=snapshot.version, datastore_version=snapshot.datastore_version)
+
+
+def _report_failure(record: NightRecord, layout: DatasetLayout) -> None:
+    """The morning report of a night that failed; what is wrong with the report does not hide the reason."""
+    if record.run_id is None or record.has_failed_at("report"):
+        return
+    try:
+        _write_report(layout.run(record.run_id), layout)
+    except (PipelineError, OSError, ImportError) as error:
+        logger.warning("no report of this night: %s", error)
 
 
 def _write_report(run: RunLayout, layout: DatasetLayout) -> None:

@@ -35,9 +35,13 @@ class NightRecord:
     _path: Path | None = None
 
     @property
-    def is_bound(self) -> bool:
-        """Whether the night has a run, and so a file."""
-        return self._path is not None
+    def run_id(self) -> str | None:
+        """The night's run; None as long as it has none, and so no file."""
+        return self.values.get("run_id")
+
+    def has_failed_at(self, step: str) -> bool:
+        """Whether `step` is where the night failed."""
+        return self.steps.get(step, {}).get("status") == FAILED
 
     def bind(self, run: RunLayout, identity: str, previous_version: str | None) -> None:
         """The night is that of `run`. Steps and figures of an earlier session are kept where not redone."""
@@ -86,6 +90,11 @@ class NightRecord:
     def finish(self) -> None:
         """The night is done."""
         self.set(status=DONE, ended_at=_now(), error=None)
+
+    def fail(self, error: Exception) -> None:
+        """The night failed; the reason of a step that failed is not replaced."""
+        if self.values.get("status") != FAILED:
+            self.set(status=FAILED, ended_at=_now(), error=" ".join(str(error).split()))
 
     def _note(self, name: str, started: float, status: str, reason: str | None = None) -> None:
         step = {"name": name, "seconds": round(time.monotonic() - started, 3), "status": status}

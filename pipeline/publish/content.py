@@ -61,6 +61,11 @@ class Content:
         num_fresh, num_kept = (sum(map(len, ids.values())) for ids in (self.fresh, self.kept))
         return before if before is not None and (measured is None or num_fresh < num_kept) else measured
 
+    def num_carried(self) -> int:
+        """Entities that nothing was planned for because they are the same."""
+        ids = [without(ids_with(self.changes, kind, ("carried",)), self.planned[kind]) for kind in KINDS]
+        return sum(map(len, ids))
+
     def counts(self) -> dict[Kind, dict[str, int]]:
         """For each kind: entities of each change, `planned`, `failed`, and of these `kept_old`."""
         counts = counts_by_kind(self.changes)
@@ -137,7 +142,7 @@ def _changes_of(
 
 
 def _known_entities(layout: DatasetLayout) -> list[pa.Table]:
-    """The entities of the data tables, schema GROUPS; empty tables if they are not there."""
+    """The entities of the data tables, schema GROUPS; `DataError` if the tables are not there."""
     tables = []
     for kind in KINDS:
         path = layout.tables / f"{kind}s.parquet"

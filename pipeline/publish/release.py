@@ -26,7 +26,7 @@ from pipeline.publish.snapshot import (
 )
 from pipeline.publish.validation import Validation, validate_snapshot
 from pipeline.publish.writer import write_snapshot
-from pipeline.settings import KINDS, RunSettings
+from pipeline.settings import RunSettings
 from pipeline.storage.files import remove_folder, write_json
 from pipeline.storage.layout import DatasetLayout, RunLayout
 
@@ -89,7 +89,7 @@ def check_failures(content: Content, max_failed_fraction: float) -> None:
     counts = content.counts().values()
     failed = sum(of_kind["failed"] for of_kind in counts)
     planned = sum(len(ids) for ids in content.planned.values())
-    carried = sum(len(content.kept[kind]) for kind in KINDS)
+    carried = content.num_carried()
     if failed > max_failed_fraction * max(planned + carried, 1) or (failed == planned and planned > 1):
         raise PublishError(
             f"{failed} of {planned} planned texts failed ({carried} others are carried over), more than "

@@ -55,32 +55,34 @@ def prune(layout: DatasetLayout, keep_versions: int) -> list[str]:
 
     Their datastores go with them, and so does what stopped half-way before the oldest version that stays.
     """
-    known = versions(layout)
+    known = [read_snapshot(layout, version) for version in versions(layout)]
     in_force = snapshot_in_force(layout)
     if in_force is None:
         return []
-    surplus = [version for version in known[:-keep_versions] if version != in_force.version]
-    for version in surplus:
-        (layout.snapshot(version) / SUCCESS).unlink()  # from here on it is no version any more
-        remove_folder(layout.snapshot(version))
-    kept = [read_snapshot(layout, version) for version in known if version not in surplus]
+    surplus = [snapshot for snapshot in known[:-keep_versions] if snapshot.version != in_force.version]
+    kept = [snapshot for snapshot in known if snapshot not in surplus]
+    stores = {snapshot.datastore_version for snapshot in kept}
+    for snapshot in surplus:
+        (layout.snapshot(snapshot.version) / SUCCESS).unlink()  # from here on it is no version any more
+        remove_folder(layout.snapshot(snapshot.version))
+        if snapshot.datastore_version is not None and snapshot.datastore_version not in stores:
+            remove_folder(layout.datastore / snapshot.datastore_version)
     if len(kept) >= keep_versions:
         _remove_leftovers(layout, kept)
-    return surplus
+    return [snapshot.version for snapshot in surplus]
 
 
 def _remove_leftovers(layout: DatasetLayout, kept: list[Snapshot]) -> None:
+    """Remove what stopped half-way, and pools of plain runs, from before the oldest version that stays."""
     oldest = min(snapshot.created_at for snapshot in kept)
-    names = {snapshot.version for snapshot in kept}
-    stores = {snapshot.datastore_version for snapshot in kept}
-    for folder in (path for path in layout.knowledge.iterdir() if path.is_dir() and path.name not in names):
-        if _is_older(folder, oldest):
-            remove_folder(folder)
-    for folder in (path for path in layout.datastore.iterdir() if path.is_dir()):
-        if folder.name not in stores and _is_older(folder, oldest):
-            remove_folder(folder)
+    names = {snapshot.version for snapshot in kept} | {snapshot.datastore_version for snapshot in kept}
+    for parent in (layout.knowledge, layout.datastore):
+        for folder in [path for path in parent.iterdir() if path.is_dir() and path.name not in names]:
+            if _is_older(folder, oldest):
+                remove_folder(folder)
 
 
-def _is_older(path: Path, moment: datetime) -> bool:
-    """Whether `path` was last changed before `moment`."""
-    return datetime.fromtimestamp(path.stat().st_mtime, UTC) < moment
+def _is_older(folder: Path, moment: datetime) -> bool:
+    """Whether all files in `folder` were written before `moment`."""
+    times = [path.stat().st_mtime for path in folder.rglob("*") if path.is_file()]
+    return datetime.fromtimestamp(max(times, default=0.0), UTC) < moment

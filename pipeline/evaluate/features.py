@@ -8,10 +8,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.domains import DomainTables
-from pipeline.evaluate.models import HISTORY, KNOWLEDGE_HISTORY, Field
 from pipeline.evaluate.split import TRAIN, Events
 
+HISTORY = "item_history"
+KNOWLEDGE_HISTORY = "item_knowledge_history"
 MAX_CATEGORIES = 8  # of one item
+
+
+@dataclass(frozen=True)
+class Field:
+    """A field of the input: an id (`is_list`: several, padded with 0) of `size` values, 0 among them."""
+
+    name: str
+    size: int
+    is_list: bool = False
+    shares: str | None = None  # the field whose embedding it uses
 
 
 @dataclass(frozen=True)

@@ -15,21 +15,10 @@ from torch_rechub.basic.features import SequenceFeature, SparseFeature
 from torch_rechub.basic.initializers import RandomNormal
 from torch_rechub.models.ranking import DIN, AutoInt, DCNv2, DeepFM
 
+from pipeline.evaluate.features import HISTORY, KNOWLEDGE_HISTORY, Field
 from pipeline.evaluation_settings import CtrModel, CtrTrainingSettings
 
 INITIAL_STD = 0.01
-HISTORY = "item_history"
-KNOWLEDGE_HISTORY = "item_knowledge_history"
-
-
-@dataclass(frozen=True)
-class Field:
-    """A field of the input: an id (`is_list`: several, padded with 0) of `size` values, 0 among them."""
-
-    name: str
-    size: int
-    is_list: bool = False
-    shares: str | None = None  # the field whose embedding it uses
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from pipeline.evaluate.evaluation import Evaluation
 from pipeline.evaluate.results import GREEDY, KNOWLEDGE, NONE, RELAXED, SHUFFLED, STRICT
-from pipeline.evaluate.run import Evaluation
 from pipeline.evaluate.statistics import ALL, Comparison, Interval
 
 

@@ -1,7 +1,7 @@
 """The evaluation from data to results: split, knowledge sets, vectors, trainings, statistics."""
 
 import logging
-from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.domains import DomainTables, read_domain
+from pipeline.errors import ConfigError
+from pipeline.evaluate.evaluation import Evaluation
 from pipeline.evaluate.features import make_inputs
 from pipeline.evaluate.knowledge_sets import (
     OpenProgress,
@@ -27,8 +29,7 @@ from pipeline.evaluate.split import (
     most_active,
     split_events,
 )
-from pipeline.evaluate.statistics import Comparison, Summary, compare, summarize_results
-from pipeline.evaluate.train import Workbench, run_trials
+from pipeline.evaluate.statistics import compare, summarize_results
 from pipeline.evaluate.vectors import Encode, Vectors, knowledge_vectors
 from pipeline.fingerprint import text_fingerprint
 from pipeline.generate.ray_cluster import usable_cpus
@@ -41,28 +42,6 @@ logger = logging.getLogger(__name__)
 VERSION_CHARS = 8
 MAX_PROCESSES = 16
 BASELINES = (NONE, GREEDY)
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What an evaluation found. `meta`: JSON values that say what was compared on what."""
-
-    version: str
-    meta: dict[str, Any]
-    results: list[Result]
-    summaries: list[Summary]
-    comparisons: list[Comparison]
-    goal: float
-
-    def as_dict(self) -> dict[str, Any]:
-        """The content of `evaluation/<version>.json`."""
-        return {
-            "version": self.version,
-            "meta": self.meta,
-            "rows": [asdict(result) for result in self.results],
-            "summaries": [asdict(summary) for summary in self.summaries],
-            "comparisons": [asdict(comparison) for comparison in self.comparisons],
-        }
 
 
 def evaluation_folder(settings: RunSettings) -> Path:
@@ -79,6 +58,7 @@ def evaluate(
 
     `encode` is the sentence encoder; called once, when all texts are there.
     """
+    _require_ctr_library()
     source = resolve_model(settings.model, models_folder(settings.paths.data))
     tables = read_domain(settings.dataset)
     cutoff = choose_cutoff(tables.interactions, settings)
@@ -101,6 +81,12 @@ def evaluate(
     )
 
 
+def _require_ctr_library() -> None:
+    """Before hours are spent on texts."""
+    if find_spec("torch_rechub") is None:
+        raise ConfigError("evaluate: torch-rechub is not installed; make ctr-tools installs it")
+
+
 def _version(settings: RunSettings, model_revision: str, ids: dict[str, pa.Array]) -> str:
     """A name for the knowledge sets: the same model, prompts, rules, cutoff and entities have the same."""
     content = {
@@ -118,6 +104,8 @@ def _version(settings: RunSettings, model_revision: str, ids: dict[str, pa.Array
 def _train_all(
     settings: RunSettings, events: Events, tables: DomainTables, vectors: dict[str, Vectors]
 ) -> list[Result]:
+    from pipeline.evaluate.train import Workbench, run_trials
+
     evaluation = settings.evaluation
     bench = Workbench(
         inputs=make_inputs(events, tables, evaluation.max_user_history),

@@ -11,8 +11,8 @@ import torch
 from sklearn.metrics import log_loss, roc_auc_score
 from torch import nn
 
-from pipeline.evaluate.features import Inputs
-from pipeline.evaluate.models import KNOWLEDGE_HISTORY, build_model
+from pipeline.evaluate.features import KNOWLEDGE_HISTORY, Inputs
+from pipeline.evaluate.models import build_model
 from pipeline.evaluate.results import GREEDY, NONE, SHUFFLED, Result, Trial
 from pipeline.evaluate.split import TEST, TRAIN, VALIDATION, Events
 from pipeline.evaluate.vectors import Vectors, deranged

@@ -4,8 +4,7 @@ from datetime import timedelta
 
 import numpy as np
 
-from pipeline.evaluate.features import liked_before, make_inputs
-from pipeline.evaluate.models import HISTORY
+from pipeline.evaluate.features import HISTORY, liked_before, make_inputs
 from pipeline.evaluate.split import split_events
 from pipeline.evaluation_settings import EvaluationSettings
 from tests.evaluation import DAILY, IDS, START, interactions, tables_of

@@ -24,9 +24,17 @@ class Snapshot:
 
 
 def download_snapshot(
-    hub_id: str, revision: str | None, with_code: bool = False, with_weights: bool = True
+    hub_id: str,
+    revision: str | None,
+    with_code: bool = False,
+    with_weights: bool = True,
+    left_out: list[str] = LEFT_OUT,
+    section: str = "model",
 ) -> Snapshot:
-    """Fetch `hub_id` at `revision` (default: its main branch) unless cached; `ModelError` if impossible."""
+    """Fetch `hub_id` at `revision` (default: its main branch) unless cached; `ModelError` if impossible.
+
+    `left_out`: patterns of files not to fetch. `section` of the settings is what errors name.
+    """
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     # Imported late: it reads its environment, which the lines above and callers set, at import.
@@ -38,20 +46,20 @@ def download_snapshot(
     patterns = [*fetched, "*.py"] if with_code else fetched
     try:
         folder = Path(
-            snapshot_download(hub_id, revision=revision, allow_patterns=patterns, ignore_patterns=LEFT_OUT)
+            snapshot_download(hub_id, revision=revision, allow_patterns=patterns, ignore_patterns=left_out)
         )
     except (OSError, HFValidationError) as error:  # HfHubHTTPError is an OSError
-        raise ModelError(f"model.path={hub_id}: {_reason(error, revision)}") from error
+        raise ModelError(f"{section}.path={hub_id}: {_reason(error, section, revision)}") from error
     return Snapshot(folder=folder, commit=folder.name)
 
 
-def _reason(error: Exception, revision: str | None) -> str:
+def _reason(error: Exception, section: str, revision: str | None) -> str:
     from huggingface_hub import errors
 
     if isinstance(error, errors.GatedRepoError):
         return "the hub gives it only to accounts that have accepted its terms; set HF_TOKEN"
     if isinstance(error, errors.RevisionNotFoundError):
-        return f"model.revision={revision}: no such revision on the hub"
+        return f"{section}.revision={revision}: no such revision on the hub"
     if isinstance(error, errors.RepositoryNotFoundError):
         return "no such folder, and no such model on the hub"
     if isinstance(error, errors.LocalEntryNotFoundError):

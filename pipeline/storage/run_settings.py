@@ -12,6 +12,8 @@ WITHOUT_EFFECT = (
     "cluster.",
     "paths.",
     "publish.",
+    "encoder.",
+    "export.",
     "report.",
     "nightly.",
     "run_id",

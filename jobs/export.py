@@ -1,0 +1,47 @@
+"""`python -m jobs.export`: vectors to the files of CTR libraries; also `make export`."""
+
+import sys
+
+from rich.console import Console
+
+from jobs.cli import entry_point
+from pipeline.export.coverage import Coverage
+from pipeline.export.run import export_embeddings
+from pipeline.settings import RunSettings
+
+
+@entry_point(
+    "export",
+    "Write the vectors in force for FuxiCTR, RecBole, KAR and torch, and say what they cover.",
+    config_name="encode",
+    examples=["dataset=movielens", "export.formats=[torch]", "export.version=NAME", "export.user_field=uid"],
+)
+def main(settings: RunSettings) -> None:
+    """Export, then say what is covered and where the files are."""
+    report = export_embeddings(settings)
+    out = Console()
+    out.print(f"\n{'embeddings':<12} {report.embeddings.version}, {report.embeddings.dim} dimensions")
+    _print_coverage(report.coverage, out)
+    for name, files in report.files.items():
+        out.print(f"{name:<12} {report.folder / name}: {', '.join(files)}", highlight=False, soft_wrap=True)
+
+
+def _print_coverage(coverage: Coverage, out: Console) -> None:
+    for kind, counts in coverage.kinds.items():
+        out.print(
+            f"{kind + 's':<12} {counts.num_ids_covered:,} of {counts.num_ids:,} ids of the interactions have "
+            f"a vector; {_percent(counts.num_interactions_covered, coverage.num_interactions)} of "
+            f"{coverage.num_interactions:,} interactions",
+            highlight=False,
+            soft_wrap=True,
+        )
+    share = _percent(coverage.num_both_covered, coverage.num_interactions)
+    out.print(f"{'both':<12} {share} of the interactions have both vectors", highlight=False)
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.1f} %" if whole else "none"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Embeddings to the files that CTR libraries read."""

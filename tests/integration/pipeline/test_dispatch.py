@@ -16,6 +16,7 @@ import ray
 from pipeline.errors import DataError, GenerationError, ModelError
 from pipeline.generate.dispatch import generate_shards, run_shards
 from pipeline.generate.ray_cluster import ray_session
+from pipeline.generate.shard_queue import MAX_BAD_ROWS
 from pipeline.schemas import FAILED
 from pipeline.storage.files import write_parquet
 from pipeline.storage.layout import RunLayout
@@ -150,7 +151,8 @@ def test_bad_shards_are_given_up_and_take_no_other_with_them(own_ray, layout):
         "item-00001": "ValueError: planted failure",
         "item-00003": "the worker process died",
     }
-    assert events(layout, "item-00001") == (2, 2)  # each time in a fresh worker
+    # Once with its rows together, then row by row, each time in a fresh worker: four bad rows are too many.
+    assert events(layout, "item-00001") == (2 + MAX_BAD_ROWS, 2 + MAX_BAD_ROWS)
     assert outcome.num_rows == 16 and read_knowledge(layout).num_rows == 16
     with pytest.raises(GenerationError, match="2 shards are unfinished: item-00001, item-00003; last reason"):
         outcome.require_complete(max_failed_fraction=1.0)

@@ -113,17 +113,16 @@ def test_a_lost_machine_costs_its_shards_no_attempt(cluster, node, layout):
 def test_workers_join_with_a_machine_and_leave_with_it(cluster, node, layout):
     plan = write_plan(layout, num_shards=60)
     spec = make_spec(layout, num_workers="auto", cpus_per_worker=1, address="here", max_shard_attempts=1)
-    ready = []
-    joined = []
+    ready, joined, left = [], [], []
 
-    def add():
-        joined.append(cluster.add_node(num_cpus=2))
+    def change_machines(now):
+        ready.append(now.num_workers_ready)
+        if ready[-1] == 2 and not joined:
+            joined.append(cluster.add_node(num_cpus=2))
+        if ready[-1] == 4 and not left:
+            left.append(cluster.remove_node(joined[0]))
 
-    adding = _when(lambda: ready and ready[-1] == 2, add)
-    removing = _when(lambda: ready and ready[-1] == 4, lambda: cluster.remove_node(joined[0]))
-    generate_shards(plan, spec, layout, SlowWorker, lambda now: ready.append(now.num_workers_ready))
-    adding.join()
-    removing.join()
+    generate_shards(plan, spec, layout, SlowWorker, change_machines)
     assert_complete(layout, plan)
     assert max(ready) == 4 and ready[-1] == 2
 

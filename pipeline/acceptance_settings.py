@@ -15,11 +15,19 @@ class AcceptanceRuleSettings(Settings):
 
     top_k: TopK
     min_prob: Fraction
+    max_relaxed_run: int = Field(default=0, ge=0, description="relaxed tokens in a row; 0: any number")
+    deferred_tokens: int = Field(
+        default=0, ge=0, description="a relaxed token stands if so many draft tokens behind it are the argmax"
+    )
 
     @property
     def label(self) -> str:
-        """How rows name the rule: `strict` or `relaxed(k=2,p=0.1)`."""
-        return "strict" if self.top_k == 1 else f"relaxed(k={self.top_k},p={self.min_prob:g})"
+        """How rows name the rule: `strict`, `relaxed(k=2,p=0.1)`, with options `relaxed(k=2,p=0.1,run=1)`."""
+        if self.top_k == 1:
+            return "strict"
+        run = f",run={self.max_relaxed_run}" if self.max_relaxed_run else ""
+        deferred = f",deferred={self.deferred_tokens}" if self.deferred_tokens else ""
+        return f"relaxed(k={self.top_k},p={self.min_prob:g}{run}{deferred})"
 
 
 class AcceptanceOverrideSettings(Settings):
@@ -66,7 +74,12 @@ class AcceptanceSettings(AcceptanceRuleSettings):
             if override.fits(kind, group):
                 top_k = top_k if override.top_k is None else override.top_k
                 min_prob = min_prob if override.min_prob is None else override.min_prob
-        return AcceptanceRuleSettings(top_k=top_k, min_prob=min_prob)
+        return AcceptanceRuleSettings(
+            top_k=top_k,
+            min_prob=min_prob,
+            max_relaxed_run=self.max_relaxed_run,
+            deferred_tokens=self.deferred_tokens,
+        )
 
     @property
     def is_relaxed(self) -> bool:

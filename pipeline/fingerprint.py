@@ -111,7 +111,9 @@ def _acceptance(acceptance: AcceptanceSettings) -> dict[str, Any]:
         {"kind": one.kind, "group": one.group, "top_k": one.top_k, "min_prob": one.min_prob}
         for one in acceptance.overrides
     ]
-    return _rule(acceptance) | ({"overrides": overrides} if overrides else {})
+    options = {name: getattr(acceptance, name) for name in ("max_relaxed_run", "deferred_tokens")}
+    in_use = {name: value for name, value in options.items() if value and acceptance.is_relaxed}
+    return _rule(acceptance) | in_use | ({"overrides": overrides} if overrides else {})
 
 
 def _rule(rule: AcceptanceRuleSettings) -> dict[str, Any]:

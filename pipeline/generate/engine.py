@@ -222,7 +222,7 @@ class TextEngine:
         return vllm_adapter.request_args(
             request.key,
             DraftKey(request.kind, request.group, request.entity_id),
-            AcceptanceRule(rule.top_k, rule.min_prob),
+            AcceptanceRule(rule.top_k, rule.min_prob, rule.max_relaxed_run, rule.deferred_tokens),
         )
 
     def _written(self, output: Any) -> WrittenText:

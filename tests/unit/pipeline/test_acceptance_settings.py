@@ -77,3 +77,13 @@ def test_a_group_that_nobody_is_in_is_refused_by_name():
     reject_unknown_groups(RULES, groups)
     with pytest.raises(ConfigError, match=r"acceptance.overrides\[0\].group=dramma: .*there are drama$"):
         reject_unknown_groups(acceptance({"kind": "item", "group": "dramma", "top_k": 1}), groups)
+
+
+def test_options_are_named_and_change_the_text_only_where_the_rule_is_relaxed():
+    guarded = acceptance().model_copy(update={"max_relaxed_run": 1, "deferred_tokens": 3})
+    assert guarded.rule_for("item", "drama").label == "relaxed(k=2,p=0.1,run=1,deferred=3)"
+    assert fingerprint(guarded) != fingerprint(acceptance())
+    strict = acceptance().model_copy(update={"name": "strict", "top_k": 1})
+    guarded_strict = strict.model_copy(update={"max_relaxed_run": 1})
+    assert guarded_strict.label == "strict"
+    assert fingerprint(guarded_strict) == fingerprint(strict)

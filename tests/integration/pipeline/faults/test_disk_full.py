@@ -1,37 +1,43 @@
 """A full disk: a small tmpfs that parts, the datastore and snapshots really fill."""
 
 import os
+import re
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from drafters.datastore import Datastore
 from pipeline.errors import StorageError
 from pipeline.generate.dispatch import generate_shards
 from pipeline.pools import extend_pools, version_in_force
+from pipeline.publish.snapshot import versions
+from pipeline.publish.writer import SnapshotWriter
 from pipeline.storage.files import write_parquet
 from pipeline.storage.layout import DatasetLayout, RunLayout
 from pipeline.storage.parts import committed_shards, finished_shards
-from tests.generation import FINGERPRINT, ToyWorker, make_spec
+from tests.generation import FINGERPRINT, ToyWorker, make_plan, make_result, make_spec
 from tests.integration.pipeline.faults.toy_runs import assert_complete, write_plan
 
 SIZE = "size=2m"
 BYTES_PER_TEXT = 100_000
 
 
-class LongTextWorker(ToyWorker):
-    """Texts that do not compress: a part takes about half a megabyte."""
+def with_long_texts(knowledge):
+    """Texts that do not compress: four rows take about a quarter of a megabyte."""
+    texts = [os.urandom(BYTES_PER_TEXT // 2).hex() for _ in range(knowledge.num_rows)]
+    place = knowledge.schema.get_field_index("text")
+    return knowledge.set_column(place, knowledge.schema.field("text"), pa.array(texts))
 
+
+class LongTextWorker(ToyWorker):
     def run_shard(self, shard, rows):
-        result = super().run_shard(shard, rows)
-        texts = [os.urandom(BYTES_PER_TEXT // 2).hex() for _ in range(rows.num_rows)]
-        column = result.knowledge.schema.get_field_index("text")
-        field = result.knowledge.schema.field("text")
-        knowledge = result.knowledge.set_column(column, field, pa.array(texts))
-        return type(result)(shard, knowledge, result.failed)
+        return replace(
+            super().run_shard(shard, rows), knowledge=with_long_texts(make_result(shard, rows).knowledge)
+        )
 
 
 @pytest.fixture
@@ -90,12 +96,26 @@ def test_a_disk_that_is_full_when_pools_are_built_leaves_the_version_in_force(no
     Datastore.open(dataset.datastore / version_in_force(dataset), "0", 64).verify()
 
 
-def test_a_disk_that_is_full_leaves_the_old_table_and_nothing_temporary(disk):
-    path = disk / "knowledge" / "rows.parquet"
+def test_a_disk_that_is_full_when_a_snapshot_is_written_leaves_no_version(disk):
+    dataset = DatasetLayout(disk / "toy")
+    rows = with_long_texts(make_result("item-00000", make_plan(1, 60)).knowledge)
+    writer = SnapshotWriter(dataset, "night-1", rows_per_file=2)
+    with pytest.raises(StorageError) as error:
+        for start in range(0, rows.num_rows, 2):
+            writer.add("item", rows.slice(start, 2))
+    folder = dataset.snapshot("night-1")
+    assert re.match(
+        rf"{folder}/kind=item/drama-\d+\.parquet: no space left on device; what", str(error.value)
+    )
+    assert versions(dataset) == [] and not list(disk.rglob(".tmp-*"))
+
+
+def test_a_disk_that_is_full_leaves_the_old_file_and_nothing_temporary(disk):
+    path = disk / "rows.parquet"
     old = pa.table({"number": [1]})
     write_parquet(old, path)
-    large = pa.table({"number": np.random.default_rng(0).random(500_000)})
+    fill(disk, free_bytes=4096)
     with pytest.raises(StorageError, match=rf"^{path}: no space left on device"):
-        write_parquet(large, path)
-    assert list(path.parent.iterdir()) == [path]
-    write_parquet(old, path)
+        write_parquet(pa.table({"text": [os.urandom(BYTES_PER_TEXT)]}), path)
+    assert sorted(file.name for file in disk.iterdir()) == ["other", "rows.parquet"]
+    assert pq.read_table(path).equals(old)

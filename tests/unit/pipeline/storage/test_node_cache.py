@@ -1,0 +1,88 @@
+"""Copies of what lies in a store, here fsspec's store in memory; tests of faults use a real S3 server."""
+
+import os
+
+import pytest
+
+from pipeline.errors import CorruptPartError, StorageError
+from pipeline.storage.files import remove_folder, write_json, write_text
+from pipeline.storage.location import cache_folder, data_path, is_remote, missing_store
+from pipeline.storage.node_cache import NUM_KEPT, appendable, built, fetched
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("LASER_CACHE_DIR", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def store():
+    folder = data_path("memory://bucket/data")
+    yield folder
+    remove_folder(folder)
+
+
+def whole(folder):
+    if (folder / "header").read_text() != "whole":
+        raise CorruptPartError("not whole")
+
+
+def test_local_places_are_used_as_they_are(tmp_path):
+    assert fetched(tmp_path, whole) == tmp_path
+    with appendable(tmp_path / "log") as log:
+        assert log == tmp_path / "log"
+    assert data_path(f"file://{tmp_path}") == tmp_path and not is_remote(tmp_path)
+    assert missing_store(str(tmp_path)) is None and "Protocol not known" in missing_store("nosuch://a/b")
+
+
+def test_a_folder_is_copied_once_and_only_a_whole_copy_gets_its_name(store, cache):
+    folder = store / "v1"
+    write_text("half", folder / "header")
+    write_text("tokens", folder / "user" / "drama.tokens")
+    with pytest.raises(CorruptPartError):
+        fetched(folder, whole)
+    assert not [path for path in cache.rglob("*") if path.is_file() and not path.name.startswith(".lock")]
+    write_text("whole", folder / "header")
+    copy = fetched(folder, whole)
+    assert (copy / "user" / "drama.tokens").read_text() == "tokens"
+    remove_folder(folder)
+    assert fetched(folder, whole) == copy  # without asking the store again
+
+
+def test_old_copies_make_room(store):
+    for number in range(NUM_KEPT + 2):
+        write_text("whole", store / f"v{number}" / "header")
+        copy = fetched(store / f"v{number}", whole)
+        os.utime(copy, (number, number))
+    kept = sorted(path.name for path in copy.parent.iterdir() if not path.name.startswith("."))
+    assert kept == [f"v{number}" for number in range(2, NUM_KEPT + 2)]
+
+
+def test_a_built_folder_arrives_with_its_header_or_not_at_all(store):
+    with pytest.raises(ValueError, match="planted"), built(store / "v1", "header") as root:
+        (root / ".tmp-v1").mkdir(parents=True)
+        raise ValueError("planted")
+    assert not (store / "v1").exists()
+    with built(store / "v1", "header") as root:
+        (root / "v1" / "user").mkdir(parents=True)
+        (root / "v1" / "user" / "tokens").write_text("1")
+        (root / "v1" / "header").write_text("whole")
+    assert fetched(store / "v1", whole).name == "v1"
+    assert not list(cache_folder().glob("build-*"))
+
+
+def test_lines_are_appended_to_what_the_store_has(store):
+    write_text("first\n", store / "log")
+    with appendable(store / "log") as log, log.open("a") as file:
+        file.write("second\n")
+    assert (store / "log").read_text() == "first\nsecond\n"
+
+
+def test_an_object_is_replaced_as_a_whole_or_stays(store):
+    write_json({"a": 1}, store / "manifest.json")
+    with pytest.raises(TypeError):
+        write_text(None, store / "manifest.json")
+    assert (store / "manifest.json").read_text() == '{\n  "a": 1\n}\n'
+    with pytest.raises(StorageError, match=r"^memory://bucket/data/manifest.json/x: cannot be written"):
+        write_text("x", store / "manifest.json" / "x")

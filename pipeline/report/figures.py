@@ -1,0 +1,304 @@
+"""What a run did, in figures: a pure data object between the files of a run and the pages that show it."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+import numpy as np
+
+from pipeline.generate.contract import SourceCounts
+from pipeline.report.night import Night
+
+State = Literal["done", "failed", "stopped", "running"]
+COUNTS = (
+    "num_output_tokens",
+    "num_decode_steps",
+    "num_draft_tokens",
+    "num_accepted_tokens",
+    "num_relaxed_tokens",
+)
+
+
+def ratio(part: float, whole: float) -> float | None:
+    """`part / whole`; None if there is nothing to divide by."""
+    return part / whole if whole else None
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """Sums over texts; see `pipeline.schemas.KNOWLEDGE` for the counts."""
+
+    num_rows: int = 0
+    num_output_tokens: int = 0
+    num_decode_steps: int = 0
+    num_draft_tokens: int = 0
+    num_accepted_tokens: int = 0
+    num_relaxed_tokens: int = 0
+
+    @staticmethod
+    def total(parts: Iterable["Decoding"]) -> "Decoding":
+        """The sum of `parts`."""
+        sums = [0] * (len(COUNTS) + 1)
+        for part in parts:
+            sums = [a + b for a, b in zip(sums, part.as_tuple(), strict=True)]
+        return Decoding(*sums)
+
+    def as_tuple(self) -> tuple[int, ...]:
+        """The fields in their order."""
+        return (self.num_rows, *(getattr(self, name) for name in COUNTS))
+
+    @property
+    def tokens_per_step(self) -> float | None:
+        """Mean tokens written by one decode step of a text: the acceptance length."""
+        return ratio(self.num_output_tokens, self.num_decode_steps)
+
+    @property
+    def acceptance(self) -> float | None:
+        """Share of the draft tokens that the verification took."""
+        return ratio(self.num_accepted_tokens, self.num_draft_tokens)
+
+    @property
+    def relaxed_share(self) -> float | None:
+        """Share of the written tokens that are not the model's argmax."""
+        return ratio(self.num_relaxed_tokens, self.num_output_tokens)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One text, to be read by a person. It comes from a model: show it escaped."""
+
+    what: str  # why it was chosen, for example `median length`
+    kind: str
+    entity_id: str
+    group: str
+    num_output_tokens: int
+    num_decode_steps: int
+    finish_reason: str
+    text: str  # shortened
+
+
+@dataclass(frozen=True)
+class RowFigures:
+    """What the knowledge rows of the run say. Keys of `lengths` and `finish_reasons` are kinds."""
+
+    groups: dict[tuple[str, str], Decoding] = field(default_factory=dict)  # (kind, group)
+    rules: dict[tuple[str, str], list[str]] = field(default_factory=dict)  # acceptance rules of each
+    finish_reasons: dict[str, dict[str, int]] = field(default_factory=dict)
+    lengths: dict[str, np.ndarray] = field(default_factory=dict)  # [n]: texts with n tokens
+    num_looping: dict[str, int] = field(default_factory=dict)  # of the texts measured
+    num_measured: dict[str, int] = field(default_factory=dict)  # texts searched for repeats
+    samples: list[Sample] = field(default_factory=list)
+    first_at: datetime | None = None  # when the first text was written
+    last_at: datetime | None = None
+
+    @property
+    def kinds(self) -> list[str]:
+        """The kinds there are, sorted."""
+        return sorted({kind for kind, _ in self.groups})
+
+    def of_kind(self, kind: str | None = None) -> Decoding:
+        """The sums of one kind, or of all."""
+        return Decoding.total(part for key, part in self.groups.items() if kind in (None, key[0]))
+
+    @property
+    def looping_share(self) -> float | None:
+        """Share of looping texts among those measured."""
+        return ratio(sum(self.num_looping.values()), sum(self.num_measured.values()))
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A stretch of the generation, as long as the curves resolve it. None where nothing was measured."""
+
+    time: datetime  # its end
+    minutes: float  # since the run began
+    session: str
+    tokens_per_sec: float | None
+    num_running: int  # sequences in the batches of all workers
+    num_workers: int
+    price: float | None
+    drafter_ms: float | None  # per step
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Time spent by all sessions of the run, and what came of it."""
+
+    decode_sec: float = 0.0  # of the workers together, from the first ready one on, waiting included
+    num_decoded_tokens: int = 0
+    num_engine_steps: int = 0
+    drafter_sec: float = 0.0
+    num_sessions: int = 0
+    sources: dict[str, SourceCounts] = field(default_factory=dict)
+    moments: list[Moment] = field(default_factory=list)
+
+    @property
+    def tokens_per_sec(self) -> float | None:
+        """Of all workers together."""
+        return ratio(self.num_decoded_tokens, self.decode_sec)
+
+    @property
+    def drafter_ms(self) -> float | None:
+        """Milliseconds of drafting in one step of an engine."""
+        sec = ratio(self.drafter_sec, self.num_engine_steps)
+        return None if sec is None else 1000 * sec
+
+    @property
+    def price(self) -> float | None:
+        """Mean over time."""
+        return _mean([moment.price for moment in self.moments])
+
+    @property
+    def num_running(self) -> float | None:
+        """Mean number of sequences in one worker's batch."""
+        return _mean([m.num_running / m.num_workers for m in self.moments if m.num_workers])
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return ratio(sum(known), len(known))
+
+
+@dataclass(frozen=True)
+class ShardTime:
+    """How long one shard took, from its start in a worker to its last row."""
+
+    shard: str
+    num_rows: int
+    num_failed: int
+    seconds: float | None
+    node: str | None
+    num_output_tokens: int | None = None  # known of the slowest only
+
+
+@dataclass(frozen=True)
+class NodeTime:
+    """The shards of one machine."""
+
+    node: str
+    num_shards: int
+    num_rows: int
+    median_sec: float
+
+
+@dataclass(frozen=True)
+class ShardFigures:
+    """The shards of the run."""
+
+    num_planned: int | None
+    num_finished: int = 0
+    median_sec: float | None = None
+    slowest: list[ShardTime] = field(default_factory=list)
+    nodes: list[NodeTime] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)  # what is wrong with a part, a line for each
+
+
+@dataclass(frozen=True)
+class FailureReason:
+    """Failed rows that have one reason in common; digits in it are told apart no further."""
+
+    stage: str
+    reason: str
+    num_rows: int
+    example: str
+
+
+@dataclass(frozen=True)
+class QualityCheck:
+    """One measure of the quality gate. `is_ok` is None where it only informs."""
+
+    name: str
+    value: str
+    budget: str
+    is_ok: bool | None
+
+
+@dataclass(frozen=True)
+class SnapshotShare:
+    """Texts that validation counted; looping ones are those that repetition detection ended."""
+
+    name: str
+    num_rows: int
+    num_empty: int
+    num_looping: int
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What the run was set up to be."""
+
+    run_id: str
+    dataset: str
+    model: str | None = None
+    knowledge: str | None = None
+    drafter: str | None = None
+    acceptance: str | None = None
+    datastore_version: str | None = None
+    max_failed_fraction: float | None = None
+    num_planned: int | None = None
+    has_ended: bool = False  # generation came to its end and summed up
+    unfinished_reasons: dict[str, int] = field(default_factory=dict)  # reason -> shards
+    num_malformed: dict[str, int] = field(
+        default_factory=dict
+    )  # kinds that should be JSON: texts that are not
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How it went, in words."""
+
+    state: State
+    headline: str
+    reason: str | None = None
+    advice: str | None = None
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One figure beside those of the nights before."""
+
+    name: str
+    label: str
+    value: float | None
+    median: float | None
+    low: float | None
+    high: float | None
+    num_nights: int
+
+    @property
+    def flag(self) -> str:
+        """`above` or `below` the range of the nights before; empty inside it, or if there are too few."""
+        if self.value is None or self.low is None or self.high is None or self.num_nights < 2:
+            return ""
+        if self.value > self.high:
+            return "above"
+        return "below" if self.value < self.low else ""
+
+
+@dataclass(frozen=True)
+class RunFigures:
+    """Everything that the report shows."""
+
+    facts: RunFacts
+    verdict: Verdict
+    started_at: datetime | None
+    ended_at: datetime | None
+    rows: RowFigures
+    speed: Speed
+    shards: ShardFigures
+    num_failed: dict[str, int]  # stage -> rows
+    failures: list[FailureReason]
+    night: Night | None
+    quality: list[QualityCheck]
+    validation: list[SnapshotShare]
+    record: dict[str, Any]  # what later nights compare themselves with; `pipeline.report.history`
+    history: list[dict[str, Any]]  # the records of nights before, oldest first
+    compared: list[Compared]
+
+    @property
+    def seconds(self) -> float | None:
+        """From beginning to end, as the clock on the wall has it."""
+        if self.started_at is None or self.ended_at is None:
+            return None
+        return (self.ended_at - self.started_at).total_seconds()

@@ -1,0 +1,159 @@
+"""The nights before: each report leaves its figures in `report.json`, the next ones compare with them."""
+
+import json
+import logging
+import statistics
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from pipeline.report.figures import Compared, Decoding, RowFigures, RunFacts, ShardFigures, Speed, ratio
+from pipeline.report.night import Night
+
+logger = logging.getLogger(__name__)
+NUM_NIGHTS = 7
+FORMAT_VERSION = 1
+Record = dict[str, Any]
+Form = Literal["count", "decimal", "percent", "duration"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A figure that nights are compared by."""
+
+    name: str  # key of `metrics` in report.json; carries its unit
+    label: str
+    form: Form
+
+
+METRICS = (
+    Metric("num_new", "new entities", "count"),
+    Metric("num_changed", "changed entities", "count"),
+    Metric("num_carried", "carried over", "count"),
+    Metric("num_gone", "gone entities", "count"),
+    Metric("num_rows", "texts written", "count"),
+    Metric("num_failed", "failed rows", "count"),
+    Metric("looping_share", "looping texts", "percent"),
+    Metric("num_output_tokens", "tokens", "count"),
+    Metric("tokens_per_sec", "tokens/s", "decimal"),
+    Metric("tokens_per_step", "tokens per decoding step", "decimal"),
+    Metric("acceptance", "drafts accepted", "percent"),
+    Metric("relaxed_share", "relaxed tokens", "percent"),
+    Metric("price", "price of a draft token", "decimal"),
+    Metric("drafter_ms", "drafter, ms per step", "decimal"),
+    Metric("median_shard_sec", "median shard", "duration"),
+    Metric("decode_sec", "decoding", "duration"),
+    Metric("elapsed_sec", "whole run", "duration"),
+)
+
+
+def metrics_of(
+    rows: RowFigures,
+    speed: Speed,
+    shards: ShardFigures,
+    num_failed: int,
+    night: Night | None,
+    seconds: float | None,
+) -> dict[str, float | None]:
+    """The figures of `METRICS`; None where the run has none."""
+    total: Decoding = rows.of_kind()
+    changes: dict[str, float | None] = {
+        f"num_{name}": night.total(name) if night else None for name in ("new", "changed", "carried", "gone")
+    }
+    return changes | {
+        "num_rows": total.num_rows,
+        "num_failed": num_failed,
+        "looping_share": rows.looping_share,
+        "num_output_tokens": total.num_output_tokens,
+        "tokens_per_sec": speed.tokens_per_sec,
+        "tokens_per_step": total.tokens_per_step,
+        "acceptance": total.acceptance,
+        "relaxed_share": total.relaxed_share,
+        "price": speed.price,
+        "drafter_ms": speed.drafter_ms,
+        "median_shard_sec": shards.median_sec,
+        "decode_sec": speed.decode_sec or None,
+        "elapsed_sec": seconds,
+    }
+
+
+def make_record(
+    facts: RunFacts,
+    state: str,
+    night: Night | None,
+    started_at: datetime | None,
+    metrics: dict[str, float | None],
+) -> Record:
+    """What `report.json` holds."""
+    return {
+        "format_version": FORMAT_VERSION,
+        "run_id": facts.run_id,
+        "is_night": night is not None,
+        "model": facts.model,
+        "knowledge": facts.knowledge,
+        "drafter": facts.drafter,
+        "acceptance": facts.acceptance,
+        "state": state,
+        "started_at": None if started_at is None else started_at.astimezone(UTC).isoformat(),
+        "metrics": metrics,
+    }
+
+
+def earlier_records(runs: Path, record: Record) -> list[Record]:
+    """The last `NUM_NIGHTS` runs before `record` that can be compared with it, oldest first.
+
+    Nights are compared with nights, other runs with other runs; of one model and prompt set, as far as
+    they say (a night without changes has none).
+    """
+    same = ("model", "knowledge")
+    earlier = [
+        other
+        for other in _records(runs)
+        if other["run_id"] != record["run_id"]
+        and other.get("is_night") == record["is_night"]
+        and all(None in (other.get(name), record[name]) or other[name] == record[name] for name in same)
+        and _began(other) < _began(record)
+    ]
+    return sorted(earlier, key=_began)[-NUM_NIGHTS:]
+
+
+def compare(metrics: dict[str, float | None], earlier: list[Record]) -> list[Compared]:
+    """Each figure beside the median and range of earlier runs that ended well and have it."""
+    good = [record["metrics"] for record in earlier if record.get("state") == "done"]
+    return [
+        _compared(metric, metrics.get(metric.name), [m.get(metric.name) for m in good]) for metric in METRICS
+    ]
+
+
+def change(compared: Compared) -> float | None:
+    """Relative change against the median; None if there is nothing to compare with."""
+    if compared.value is None or compared.median is None:
+        return None
+    return ratio(compared.value - compared.median, compared.median)
+
+
+def _compared(metric: Metric, value: float | None, before: list[Any]) -> Compared:
+    known = [float(x) for x in before if isinstance(x, int | float)]
+    if not known:
+        return Compared(metric.name, metric.label, value, None, None, None, 0)
+    middle = statistics.median(known)
+    return Compared(metric.name, metric.label, value, middle, min(known), max(known), len(known))
+
+
+def _began(record: Record) -> str:
+    """ISO times in UTC, which sort as text; a run that never began stands last."""
+    return str(record.get("started_at") or "9999")
+
+
+def _records(runs: Path) -> Iterator[Record]:
+    for path in sorted(runs.glob("*/report.json")):
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            logger.warning("%s: left out of the comparison: %s", path, error)
+            continue
+        is_known = isinstance(record, dict) and record.get("format_version") == FORMAT_VERSION
+        if is_known and isinstance(record.get("metrics"), dict) and isinstance(record.get("run_id"), str):
+            yield record

@@ -1,0 +1,245 @@
+"""Sections on the night as a whole: steps, changes, comparison, failures, quality, samples."""
+
+from pipeline.report.blocks import Block, Chart, Charts, SampleText, Section, Text, table
+from pipeline.report.figures import Compared, Decoding, RunFigures, ratio
+from pipeline.report.formats import count, decimal, duration, moment, percent, plural, signed_percent
+from pipeline.report.history import METRICS, Form, Record, change
+
+FORMS = {metric.name: metric.form for metric in METRICS}
+CHANGE_WORDS = {"new": "new entities", "changed": "changed entities"}
+
+
+def steps(figures: RunFigures) -> Section | None:
+    """What each step took and how it ended."""
+    if figures.night is None or not figures.night.steps:
+        return None
+    rows = [
+        [step.name, duration(step.seconds), step.status, step.error or ""] for step in figures.night.steps
+    ]
+    has_errors = any(row[3] for row in rows)
+    columns = ["step", "time", "state", *(["reason"] if has_errors else [])]
+    return Section("Steps", [table("Steps of the night", columns, [row[: len(columns)] for row in rows])])
+
+
+def changes(figures: RunFigures) -> Section | None:
+    """Entities by what became of them, and how the texts of new and changed ones were drafted."""
+    night = figures.night
+    if night is None or not night.counts:
+        return None
+    names = night.count_names
+    rows = [[kind, *(count(counts.get(name, 0)) for name in names)] for kind, counts in night.counts.items()]
+    if len(rows) > 1:
+        rows.append(["all", *(count(night.total(name)) for name in names)])
+    note = (
+        "Kept old: failed tonight, so that the text of the night before stays."
+        if night.total("kept_old")
+        else ""
+    )
+    columns = ["kind", *(name.replace("_", " ") for name in names)]
+    blocks: list[Block] = [table("Entities by what became of them", columns, rows, note=note)]
+    blocks += _by_change(figures)
+    if night.saved_decode_sec is not None:
+        blocks.append(Text(_saved(night.decode_sec, night.saved_decode_sec)))
+    return Section("What changed", blocks)
+
+
+def _by_change(figures: RunFigures) -> list[Block]:
+    night = figures.night
+    if night is None or not night.by_change:
+        return []
+    rows = []
+    for name, sums in night.by_change.items():
+        part = Decoding(
+            sums.num_rows,
+            sums.num_output_tokens,
+            sums.num_decode_steps,
+            sums.num_draft_tokens,
+            sums.num_accepted_tokens,
+        )
+        rows.append([CHANGE_WORDS.get(name, name), *_decoding_cells(part)])
+    note = "A changed entity drafts from its own text of the night before."
+    columns = ["texts of", "texts", "tokens", "tokens per step", "drafted", "accepted"]
+    return [table("Drafting for new and changed entities", columns, rows, note=note)]
+
+
+def _decoding_cells(part: Decoding) -> list[str]:
+    return [
+        count(part.num_rows),
+        count(part.num_output_tokens),
+        decimal(part.tokens_per_step),
+        count(part.num_draft_tokens),
+        percent(part.acceptance),
+    ]
+
+
+def _saved(decode_sec: float | None, saved_sec: float) -> str:
+    if not saved_sec:
+        return "No decoding was saved: nothing could be carried over."
+    text = f"Carrying texts over saved {duration(saved_sec)} of decoding"
+    if decode_sec is None:
+        return text + "."
+    share = percent(decode_sec / (decode_sec + saved_sec))
+    return (
+        f"{text}; {duration(decode_sec)} was spent, {share} of what writing everything anew would have taken."
+    )
+
+
+def comparison(figures: RunFigures) -> Section | None:
+    """Tonight beside the last nights; what lies outside their range is named in words."""
+    what = "nights" if figures.night else "runs"
+    if not figures.history:
+        return Section("The nights before" if figures.night else "The runs before", [Text(_alone(figures))])
+    shown = [c for c in figures.compared if c.value is not None or c.median is not None]
+    rows = [_compared_row(compared) for compared in shown]
+    title = f"The last {plural(len(figures.history), what[:-1], what)}"
+    this = "tonight" if figures.night else "this run"
+    columns = ["figure", this, "median before", "change", "lowest", "highest", "outside?"]
+    num_good = sum(record["state"] == "done" for record in figures.history)
+    note = (
+        f"Median and range of the {num_good} of them that went well; "
+        "outside is named once there are two or more to compare with."
+    )
+    return Section(
+        title,
+        [
+            Text(_outside(shown)),
+            Charts(_history_charts(figures)),
+            table(f"{this.capitalize()} beside the {what} before", columns, rows, note=note),
+        ],
+    )
+
+
+def _alone(figures: RunFigures) -> str:
+    what = "night" if figures.night else "run"
+    return f"There is no earlier {what} with this model and prompt set to compare with."
+
+
+def _outside(compared: list[Compared]) -> str:
+    flagged = [f"{item.label} ({item.flag})" for item in compared if item.flag]
+    if not flagged:
+        return "Every figure is within the range of those before, as far as there is one."
+    return f"Outside the range of those before: {', '.join(flagged)}."
+
+
+def _compared_row(compared: Compared) -> list[str]:
+    form = FORMS[compared.name]
+    values = [shown(value, form) for value in (compared.value, compared.median, compared.low, compared.high)]
+    value, median, low, high = values
+    return [compared.label, value, median, signed_percent(change(compared)), low, high, compared.flag or "no"]
+
+
+def shown(value: float | None, form: Form) -> str:
+    """A figure in its form."""
+    return {"count": count, "decimal": decimal, "percent": percent, "duration": duration}[form](value)
+
+
+def _history_charts(figures: RunFigures) -> list[Chart]:
+    charts = []
+    records = [*figures.history, figures.record]
+    for name, metric, title in (
+        ("nights", "tokens_per_step", "Tokens per decoding step"),
+        ("nights_speed", "tokens_per_sec", "Tokens per second"),
+    ):
+        if sum(record["metrics"].get(metric) is not None for record in records) < 2:
+            continue
+        rows = [
+            [record["run_id"], record["state"], decimal(record["metrics"].get(metric))] for record in records
+        ]
+        data = table(title, ["run", "state", title.lower()], rows, num_words=2)
+        charts.append(Chart(name, title, _history_text(records, metric, title), data))  # type: ignore[arg-type]
+    return charts
+
+
+def _history_text(records: list[Record], metric: str, title: str) -> str:
+    values = [record["metrics"].get(metric) for record in records]
+    return f"{title}, oldest to newest: {', '.join(decimal(value) for value in values)}."
+
+
+def failures(figures: RunFigures) -> Section | None:
+    """Failed rows by reason."""
+    blocks: list[Block] = []
+    if figures.facts.unfinished_reasons:
+        rows = [[reason, count(number)] for reason, number in figures.facts.unfinished_reasons.items()]
+        blocks.append(table("Shards that were given up", ["reason", "shards"], rows))
+    if figures.shards.broken:
+        parts = figures.shards.broken
+        more = [f"and {len(parts) - 5} more"] if len(parts) > 5 else []
+        blocks.append(table("Broken parts", ["part"], [[line] for line in parts[:5] + more]))
+    if figures.failures:
+        rows = [[item.stage, item.reason, item.example, count(item.num_rows)] for item in figures.failures]
+        columns = ["stage", "reason", "for example", "rows"]
+        note = "Digits are shown as #; failed.parquet holds every row."
+        blocks.append(table("Failed rows by reason", columns, rows, num_words=3, note=note))
+    return Section("Failures", blocks) if blocks else None
+
+
+def quality(figures: RunFigures) -> Section | None:
+    """What validation and the quality gate found."""
+    blocks = [*_validation(figures), *_quality(figures)]
+    return Section("Quality", blocks) if blocks else None
+
+
+def _validation(figures: RunFigures) -> list[Block]:
+    rows = [
+        [
+            part.name,
+            count(part.num_rows),
+            *_with_share(part.num_empty, part.num_rows),
+            *_with_share(part.num_looping, part.num_rows),
+        ]
+        for part in figures.validation
+    ]
+    columns = ["validated", "texts", "empty", "", "looping", ""]
+    return [table("What validation found", columns, rows)] if rows else []
+
+
+def _with_share(number: int, whole: int) -> list[str]:
+    return [count(number), percent(ratio(number, whole))]
+
+
+def _quality(figures: RunFigures) -> list[Block]:
+    if not figures.quality:
+        return []
+    words = {True: "yes", False: "NO", None: "-"}
+    rows = [[check.name, check.value, check.budget, words[check.is_ok]] for check in figures.quality]
+    bad = [check.name for check in figures.quality if check.is_ok is False]
+    text = f"Outside the budget: {', '.join(bad)}." if bad else "Every measure is within its budget."
+    return [Text(text), table("Quality gate", ["measure", "value", "budget", "ok"], rows)]
+
+
+def samples(figures: RunFigures) -> Section | None:
+    """A few texts to look at."""
+    texts: list[Block] = [SampleText(sample) for sample in figures.rows.samples]
+    if not texts:
+        return None
+    return Section("Texts to look at", [Text("Chosen by length and repetition, not at random."), *texts])
+
+
+def about(figures: RunFigures) -> Section:
+    """What the run was, and what the words mean."""
+    facts, night = figures.facts, figures.night
+    rows: list[tuple[str, str | None]] = [
+        ("run", facts.run_id),
+        ("dataset", facts.dataset),
+        ("model", facts.model),
+        ("prompt set", facts.knowledge),
+        ("drafter", facts.drafter),
+        ("acceptance", facts.acceptance),
+        ("pools drafted from", facts.datastore_version or "none: the pools were empty"),
+        ("snapshot before", night.previous_version if night else None),
+        ("snapshot in force", night.version if night else None),
+        ("began", moment(figures.started_at) if figures.started_at else None),
+        ("ended", moment(figures.ended_at) if figures.ended_at else None),
+    ]
+    known = [[name, value] for name, value in rows if name and value]
+    return Section(
+        "This run", [table("Settings of the run", ["what", "value"], known, num_words=2), Text(WORDS)]
+    )
+
+
+WORDS = (
+    "Tokens per step: tokens that one forward pass adds to a text; 1.00 without drafts. Accepted: share of "
+    "the draft tokens that the model's verification took. Relaxed: tokens taken that were not the model's "
+    "first choice. Price: the chance of acceptance from which a draft token is worth verifying; it nears 1 "
+    "in a full batch. Looping: ended for repetition, or half of a text's 8-grams stood in it before."
+)

@@ -1,0 +1,178 @@
+"""How a run went: its state, a sentence that says so, the reason and what to do if it went wrong."""
+
+from dataclasses import dataclass
+
+from pipeline.report.figures import RunFacts, ShardFigures, Speed, Verdict
+from pipeline.report.formats import count, duration, percent, plural
+from pipeline.report.night import Night
+
+RESUME = "Run the same command again: what is finished is kept, and only the rest is done."
+STOPPED = "The process that ran it was killed, or its machine was lost; run.log may say more."
+BEFORE_GENERATION = (
+    "Nothing was generated and nothing was replaced. Mend the cause, then run the night again."
+)
+NOT_PUBLISHED = (
+    "Neither snapshot nor pools were put in force. Mend the cause, for example a full disk, then run the "
+    "night again: what was generated is kept."
+)
+ADVICE = {
+    **dict.fromkeys(("tables", "groups", "prompts", "plan"), BEFORE_GENERATION),
+    "generate": f"{RESUME} run.log holds what the engines said.",
+    "validate": "Look at the quality table and the samples below; the snapshot was not published.",
+    **dict.fromkeys(("snapshot", "datastore", "publish"), NOT_PUBLISHED),
+}
+RETRY = (
+    "Look at the reasons below and mend their cause; python -m jobs.generate retry_failed=true with the "
+    "same settings and run id then redoes the failed rows only. A higher max_failed_fraction lets the run "
+    "pass as it is."
+)
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    facts: RunFacts
+    shards: ShardFigures
+    num_rows: int
+    num_failed: int  # rows that generation failed on
+    seconds: float | None
+    night: Night | None
+    is_moving: bool  # the time series was written moments ago
+
+    @property
+    def took(self) -> str:
+        return "" if self.seconds is None else f" in {duration(self.seconds)}"
+
+    @property
+    def num_missing(self) -> int:
+        return max(0, (self.shards.num_planned or 0) - self.shards.num_finished)
+
+
+def judge(
+    facts: RunFacts,
+    shards: ShardFigures,
+    speed: Speed,
+    num_rows: int,
+    num_failed: int,
+    seconds: float | None,
+    night: Night | None,
+    is_moving: bool,
+) -> Verdict:
+    """The verdict on a run or a night. `num_rows`: texts; `num_failed`: rows that generation failed on."""
+    outcome = _Outcome(facts, shards, num_rows, num_failed, seconds, night, is_moving)
+    if night is not None:
+        return _of_night(outcome, night, has_decoded=speed.num_sessions > 0 or num_rows > 0)
+    return _of_run(outcome)
+
+
+def _of_night(outcome: _Outcome, night: Night, has_decoded: bool) -> Verdict:
+    if night.is_going:
+        return Verdict("running", f"The night has not ended: {_so_far(outcome)}.")
+    if night.is_stopped:
+        last = f" after step {night.steps[-1].name}" if night.steps else ""
+        return Verdict(
+            "stopped", f"The night stopped{last}, as it was told to: {_so_far(outcome)}.", None, RESUME
+        )
+    if not night.is_good or night.failed_step is not None:
+        return _failed_night(outcome, night)
+    broken = _broken(outcome)
+    if broken is not None:
+        return broken
+    num_carried = night.total("carried")
+    in_force = f" Version {night.version} is in force." if night.version else ""
+    if not has_decoded and not outcome.facts.num_planned and not night.total("gone"):
+        carried = f"all {count(num_carried)} entities were carried over, " if num_carried else ""
+        return Verdict("done", f"Nothing had changed: {carried}no engine was started.{in_force}")
+    carried = f"; {count(num_carried)} were carried over" if num_carried else ""
+    written = _written(outcome) if outcome.num_rows or outcome.num_failed else "no text had to be written"
+    return Verdict("done", f"The night went well: {written}{carried}.{in_force}")
+
+
+def _failed_night(outcome: _Outcome, night: Night) -> Verdict:
+    step = night.failed_step
+    where = f" at step {step.name}" if step else ""
+    stays = f" Version {night.previous_version} stays in force." if night.previous_version else ""
+    told = (step.error if step else None) or night.error
+    reason = (
+        told or _reason(outcome) or f"night.json says {(step.status if step else night.status)!r}, no more"
+    )
+    advice = ADVICE.get(step.name if step else "", RESUME)
+    if outcome.num_failed and _too_many_failed(outcome):
+        advice = RETRY
+    return Verdict("failed", f"The night failed{where}: {_so_far(outcome)}.{stays}", reason, advice)
+
+
+def _of_run(outcome: _Outcome) -> Verdict:
+    broken = _broken(outcome)
+    if outcome.facts.has_ended and broken is not None:
+        return broken
+    if outcome.num_missing and not outcome.facts.has_ended:
+        return _not_ended(outcome)
+    if outcome.num_missing:
+        text = f"The run failed: {_so_far(outcome)}."
+        return Verdict(
+            "failed", text, _reason(outcome) or "no reason was recorded; see run.log", ADVICE["generate"]
+        )
+    if _too_many_failed(outcome):
+        return _failed_rows(outcome)
+    return Verdict("done", f"The run went well: {_written(outcome)}.")
+
+
+def _not_ended(outcome: _Outcome) -> Verdict:
+    if outcome.is_moving:
+        return Verdict("running", f"The run has not ended: {_so_far(outcome)}.")
+    text = f"The run stopped before its end: {_so_far(outcome)}."
+    return Verdict("stopped", text, STOPPED, RESUME)
+
+
+def _broken(outcome: _Outcome) -> Verdict | None:
+    parts = outcome.shards.broken
+    if not parts:
+        return None
+    text = f"{plural(len(parts), 'finished part is', 'finished parts are')} broken: {_so_far(outcome)}."
+    return Verdict("failed", text, parts[0], "Run the same command again: broken parts are found and redone.")
+
+
+def _failed_rows(outcome: _Outcome) -> Verdict:
+    bound = percent(outcome.facts.max_failed_fraction)
+    share = percent(outcome.num_failed / max(1, outcome.facts.num_planned or 0))
+    reason = f"{count(outcome.num_failed)} rows failed, {share}; at most {bound} may."
+    return Verdict("failed", f"The run failed: {_so_far(outcome)}.", reason, RETRY)
+
+
+def _too_many_failed(outcome: _Outcome) -> bool:
+    facts = outcome.facts
+    if facts.max_failed_fraction is None or not facts.num_planned:
+        return False
+    return outcome.num_failed > facts.max_failed_fraction * facts.num_planned
+
+
+def _reason(outcome: _Outcome) -> str | None:
+    reasons = outcome.facts.unfinished_reasons
+    if reasons:
+        text, number = max(reasons.items(), key=lambda item: item[1])
+        return f"{text} ({plural(number, 'shard')})"
+    return _failed_rows(outcome).reason if _too_many_failed(outcome) else None
+
+
+def _written(outcome: _Outcome) -> str:
+    total = (outcome.facts.num_planned or 0) or outcome.num_rows + outcome.num_failed
+    if not outcome.num_failed:
+        return f"all {count(outcome.num_rows)} texts were written{outcome.took}"
+    share = percent(outcome.num_failed / max(1, total))
+    bound = outcome.facts.max_failed_fraction
+    is_within = bound is not None and not _too_many_failed(outcome)
+    within = f", within the bound of {percent(bound)}" if is_within else ""
+    written = f"{count(outcome.num_rows)} of {count(total)} texts were written{outcome.took}"
+    return f"{written}; {count(outcome.num_failed)} failed ({share}{within})"
+
+
+def _so_far(outcome: _Outcome) -> str:
+    planned = outcome.facts.num_planned
+    if not planned and not outcome.num_rows:
+        return "no text was planned"
+    of = f" of {count(planned)}" if planned else ""
+    text = f"{count(outcome.num_rows)}{of} texts were written"
+    if outcome.shards.num_planned:
+        finished = f"{count(outcome.shards.num_finished)} of {count(outcome.shards.num_planned)}"
+        text += f", {finished} shards are finished"
+    return text

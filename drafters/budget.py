@@ -57,9 +57,22 @@ class StepTimeModel:
 
     def line(self, num_tokens: float) -> tuple[float, float]:
         """(base seconds, marginal seconds per token) of steps near `num_tokens`; both are positive."""
+        fit = self._fit(num_tokens)
+        if fit is None:
+            return self.PRIOR_BASE_TOKENS, 1.0
+        marginal = (fit.covariance + fit.prior * fit.belief) / (fit.spread + fit.belief)
+        marginal = float(np.clip(marginal, 1e-3 * fit.prior, 0.98 * fit.mean_sec / fit.mean_tokens))
+        return float(fit.mean_sec - marginal * fit.mean_tokens), marginal
+
+    def certainty(self, num_tokens: float) -> float:
+        """Share of the evidence, not of the prior, in the marginal cost near `num_tokens`; 0 to 1."""
+        fit = self._fit(num_tokens)
+        return 0.0 if fit is None else float(fit.spread / (fit.spread + fit.belief))
+
+    def _fit(self, num_tokens: float) -> "_Fit | None":
         seen = self._count > 0
         if not seen.any():
-            return self.PRIOR_BASE_TOKENS, 1.0
+            return None
         tokens, seconds, variance = self._tokens[seen], self._sec[seen], self._variance[seen]
         distance = np.log2(tokens / max(num_tokens, 1.0)) / self.REACH_OCTAVES
         weight = self._count[seen] * np.exp(-0.5 * distance**2) + 1e-9
@@ -67,12 +80,26 @@ class StepTimeModel:
         mean_tokens, mean_sec = weight @ tokens / total, weight @ seconds / total
         prior = mean_sec / (mean_tokens + self.PRIOR_BASE_TOKENS)
         noise = weight @ variance / total + (0.02 * mean_sec) ** 2
-        belief = noise / prior**2  # the prior slope is believed to a factor of about two
-        spread = weight @ (tokens - mean_tokens) ** 2
-        covariance = weight @ ((tokens - mean_tokens) * (seconds - mean_sec))
-        marginal = (covariance + prior * belief) / (spread + belief)
-        marginal = float(np.clip(marginal, 1e-3 * prior, 0.98 * mean_sec / mean_tokens))
-        return float(mean_sec - marginal * mean_tokens), marginal
+        return _Fit(
+            mean_tokens=mean_tokens,
+            mean_sec=mean_sec,
+            spread=weight @ (tokens - mean_tokens) ** 2,
+            covariance=weight @ ((tokens - mean_tokens) * (seconds - mean_sec)),
+            prior=prior,
+            belief=noise / prior**2,
+        )
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """Moments of the steps near a batch size, weighted by how many they are and how near."""
+
+    mean_tokens: float
+    mean_sec: float
+    spread: float  # sum of squares of the tokens about their mean
+    covariance: float  # sum of products with the seconds
+    prior: float  # slope, seconds per token
+    belief: float  # spread that would outweigh the prior, which is believed to a factor of about two
 
 
 @dataclass(frozen=True)

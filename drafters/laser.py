@@ -21,6 +21,7 @@ from drafters.retrieval.learn import learn_rows
 
 Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
+NO_DRAFTS = 2.0  # a threshold that no chance reaches
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,9 @@ class LaserDrafter:
     ROWS_PER_THREAD = 16  # below this a thread costs more than it saves
     FLOOR_SHARE = 0.5  # drafts are extended to this share of the last price, so that it can fall again
     MIN_FLOOR = 0.01
-    EXPLORE_STEPS = 16  # so many steps with hardly a draft tell nothing about the price of one
-    EXPLORE_SHARE = 0.25  # then one step verifies the best few drafts, this share of the batch
+    EXPLORE_STEPS = 16  # so many steps with hardly a draft, or none without, tell nothing about their price
+    EXPLORE_SHARE = 0.25  # then one step verifies the best few drafts, this share of the batch; or none
+    CERTAIN = 0.6  # share of evidence in the marginal cost above which steps without drafts are not tried
 
     def __init__(
         self,
@@ -112,7 +114,7 @@ class LaserDrafter:
         self.counts = np.zeros((NUM_SOURCES, 2), np.int64)
         self.mismatch_label = 0.0
         self.propose_sec = 0.0
-        self._quiet_steps = 0
+        self._steps_alike = 0
         self._fixed_price = fixed_price
         self._max_draft_tokens = max_draft_tokens
         self._datastore = datastore
@@ -252,20 +254,23 @@ class LaserDrafter:
             batch_tokens = len(slots) + int(self._slots.num_proposed[slots].sum())
             budget = best_budget(chances[drafted], len(slots), *self.step_time.line(batch_tokens))
             self.price = budget.price
-            threshold = self._explored(budget, chances[drafted], len(slots))
+            threshold = self._explored(budget, chances[drafted], len(slots), batch_tokens)
         return np.asarray((drafted & (chances >= threshold)).sum(axis=1), np.int64)
 
-    def _explored(self, budget: Budget, chances: npt.NDArray[np.float64], num_rows: int) -> float:
-        """The price, or now and then less: a batch that never drafts would never learn that it should."""
+    def _explored(
+        self, budget: Budget, chances: npt.NDArray[np.float64], num_rows: int, batch_tokens: int
+    ) -> float:
+        """The price, or now and then another threshold: steps that are all alike teach nothing about it."""
         wanted = max(1, int(self.EXPLORE_SHARE * num_rows))
-        if budget.num_drafts >= wanted or not len(chances):
-            self._quiet_steps = 0
+        is_quiet = budget.num_drafts < wanted
+        if not len(chances) or (not is_quiet and self.step_time.certainty(batch_tokens) >= self.CERTAIN):
+            self._steps_alike = 0
             return budget.price
-        self._quiet_steps += 1
-        if self._quiet_steps < self.EXPLORE_STEPS:
+        self._steps_alike += 1
+        if self._steps_alike < self.EXPLORE_STEPS:
             return budget.price
-        self._quiet_steps = 0
-        return float(np.sort(chances)[-min(wanted, len(chances))])
+        self._steps_alike = 0
+        return float(np.sort(chances)[-min(wanted, len(chances))]) if is_quiet else NO_DRAFTS
 
     # -- sources -------------------------------------------------------------------------------------------
 

@@ -203,3 +203,14 @@ def test_it_never_swings_between_all_and_nothing(num_rows):
 def test_drafts_cost_no_more_than_they_bring(base, marginal, num_rows):
     settled = run(Machine(base, marginal), num_rows, 200)[60:]
     assert np.mean([gain for _, _, gain in settled]) >= 0.99
+
+
+def test_alike_steps_leave_the_prior_in_charge_and_one_other_step_ends_that():
+    machine = Machine(base=1e-3, marginal=1e-3)
+    for _ in range(40):
+        machine.step(48)
+    assert machine.model.certainty(48) < 0.1
+    for _ in range(2):
+        machine.step(16)
+    assert machine.model.certainty(48) > 0.6
+    assert machine.model.line(48)[1] == pytest.approx(1e-3, rel=0.35)

@@ -217,3 +217,32 @@ def test_documents_of_four_byte_vocabularies(tmp_path):
     laser = LaserDrafter(152064, 4, store, fixed_price=0.0)
     laser.teach("item", [document("b", 150000, 70000, 65536)])
     assert one_draft(laser, [999, 150000]) == [70000, 65536]
+
+
+@pytest.mark.parametrize(("base", "marginal", "gain"), [(0.1e-3, 1e-3, 0.97), (60e-3, 0.1e-3, 1.3)])
+def test_where_all_steps_are_alike_drafting_never_costs_more_than_it_brings(store, base, marginal, gain):
+    """A constant batch whose drafts are all as likely: nothing but trials tells what a draft token costs."""
+    num_rows, random = 8, np.random.default_rng(0)
+    laser = LaserDrafter(VOCAB, 6, store)
+    texts = [[999, *phrase_text(row, 200)] for row in range(num_rows)]
+    texts = [[t if random.random() < 0.8 else int(random.integers(VOCAB)) for t in text] for text in texts]
+    context = np.array(texts, np.int32)
+    for row in range(num_rows):
+        laser.start(str(row), 1, KEY)
+    ids, rows, lengths = [str(row) for row in range(num_rows)], np.arange(num_rows), np.full(num_rows, 4)
+    drafts, num_tokens, seconds = [[]] * num_rows, 0, 0.0
+    for step in range(400):
+        step_tokens = num_rows + sum(map(len, drafts))
+        elapsed = (base + marginal * step_tokens) * (1 + 0.03 * random.standard_normal())
+        laser.step_time.observe(step_tokens, elapsed)
+        accepted = [
+            next((i for i, t in enumerate(draft) if texts[row][lengths[row] + i] != t), len(draft))
+            for row, draft in enumerate(drafts)
+        ]
+        if step >= 64:
+            num_tokens, seconds = num_tokens + num_rows + sum(accepted), seconds + elapsed
+        lengths = lengths + 1 + np.array(accepted)
+        lengths = np.where(lengths < len(texts[0]) - 64, lengths, 4)
+        drafts = laser.propose(ids, rows, context, lengths)
+    without_drafts = num_rows / (base + marginal * num_rows)
+    assert num_tokens / seconds >= gain * without_drafts

@@ -13,6 +13,7 @@ from pipeline.schemas import ITEMS, USERS, conform
 from pipeline.settings import CategoriesColumnSettings, ItemsTableSettings, UsersTableSettings
 
 ATTRIBUTE = "attribute:"  # before the names of attributes, which may be any text
+MAX_ATTRIBUTE_CHARACTERS = 1000  # twice what a prompt shows of one
 
 
 def item_columns(settings: ItemsTableSettings) -> dict[str, str]:
@@ -71,7 +72,7 @@ def _unique_rows(
         rows = with_values(rows, column, f"{what} id", log)
         if wanted is not None:
             rows = rows.filter(pc.is_in(rows[column], value_set=wanted))
-        by_log.setdefault(id(log), (log, []))[1].append(_without_lines(rows, needed))
+        by_log.setdefault(id(log), (log, []))[1].append(_bounded(rows, needed))
     require_rows(table)
     seen = pa.array([], pa.string())
     unique = []
@@ -84,10 +85,18 @@ def _unique_rows(
     return unique
 
 
-def _without_lines(rows: pa.Table, needed: str) -> pa.Table:
-    """`rows` with the raw lines only of those that lack `needed`: lines of metadata can be kilobytes long."""
+def _bounded(rows: pa.Table, needed: str) -> pa.Table:
+    """`rows` without what would fill the memory: metadata can be kilobytes a line.
+
+    Raw lines stay only where `needed` lacks; attributes are cut to MAX_ATTRIBUTE_CHARACTERS.
+    """
     line = pc.if_else(is_blank(rows[needed]), rows[CONTENT], "")
-    return rows.set_column(rows.schema.get_field_index(CONTENT), CONTENT, line)
+    rows = rows.set_column(rows.schema.get_field_index(CONTENT), CONTENT, line)
+    for position, name in enumerate(rows.column_names):
+        if name.startswith(ATTRIBUTE) and rows[name].type == pa.string():
+            cut = pc.utf8_slice_codeunits(rows[name], 0, MAX_ATTRIBUTE_CHARACTERS)
+            rows = rows.set_column(position, name, cut)
+    return rows
 
 
 def _merged(table: RawTable, parts: list[pa.Table]) -> pa.Table:

@@ -119,6 +119,17 @@ def test_of_items_outside_the_core_nothing_is_kept_and_their_bad_rows_are_listed
     assert '"asin": "B3"' in core.failed["content"][0].as_py()
 
 
+def test_long_features_are_cut(tmp_path):
+    write_2018(tmp_path)
+    rows = [
+        {"asin": item, "title": item, "category": ["Home"], "feature": ["many words " * 500] * 3}
+        for item in ("B1", "B2")
+    ]
+    write_gz(tmp_path / "meta.json.gz", map(json.dumps, rows))
+    attributes = read_domain(settings(tmp_path)).items["attributes"].to_pylist()
+    assert [len(dict(pairs)["features"]) for pairs in attributes] == [1000, 1000]
+
+
 def test_the_preset_reads_the_files_as_they_are_published(tmp_path):
     from jobs.config import load_settings
 

@@ -74,7 +74,8 @@ def run_shards(
     engine is started.
 
     Raises `ConfigError` for a reused run id or a cluster that cannot hold the workers, `ModelError` if
-    no worker can start, `GenerationError` if another process works on this run. Shards that fail are
+    no worker can start, `StorageError` if results cannot be kept (the disk is full), `GenerationError` if
+    another process works on this run. Shards that fail are
     named in the outcome; whatever happens, finished parts stay and a rerun resumes.
     """
     layout = RunLayout(layout.root.resolve())
@@ -90,7 +91,10 @@ def run_shards(
         queue = ShardQueue(missing, spec.settings.cluster.max_shard_attempts)
         last = None
         if missing:
-            last = _run_missing(planned, finished, queue, spec, layout, worker_class, on_progress)
+            try:
+                last = _run_missing(planned, finished, queue, spec, layout, worker_class, on_progress)
+            finally:
+                remove_leftovers(layout)  # of workers that were killed while they wrote
             finished = finished_shards(layout, spec.fingerprint, plan, spec.settings)
         return _conclude(planned, finished, queue, layout, last, earlier_failures)
 

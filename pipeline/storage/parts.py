@@ -23,7 +23,7 @@ from pipeline.schemas import FAILED, KNOWLEDGE, PLAN, conform
 from pipeline.settings import RunSettings
 from pipeline.storage.files import TEMPORARY_PREFIX, sha256_of_file, write_json, write_parquet
 from pipeline.storage.layout import RunLayout
-from pipeline.storage.location import open_parquet, parquet_dataset, read_table
+from pipeline.storage.location import is_remote, open_parquet, parquet_dataset, read_table
 from pipeline.storage.run_settings import differing_settings
 
 logger = logging.getLogger(__name__)
@@ -31,7 +31,8 @@ logger = logging.getLogger(__name__)
 ENTITY = ("kind", "entity_id")
 # The columns of the plan that decide whether a part is done.
 PLAN_KEYS = pa.schema([PLAN.field(name) for name in ("shard", *ENTITY, "prompt_hash")])
-NUM_CHECK_THREADS = 8
+NUM_CHECK_THREADS = 8  # hashing keeps the cores busy
+NUM_REQUESTS = 32  # at once, to an object store: each one mostly waits
 
 
 class PartManifest(BaseModel):
@@ -170,19 +171,28 @@ def finished_shards(
     planned = planned_shards(plan)
     reject_reused_run(layout, fingerprint, settings)
     _reject_unplanned(layout, set(planned))
-    with ThreadPoolExecutor(NUM_CHECK_THREADS) as threads:
+    with _threads(layout) as threads:
         done = threads.map(lambda shard: _is_done(layout, shard, planned[shard]), planned)
         return {shard for shard, is_done in zip(planned, done, strict=True) if is_done}
 
 
+def _threads(layout: RunLayout) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(NUM_REQUESTS if is_remote(layout.root) else NUM_CHECK_THREADS)
+
+
 def reject_reused_run(layout: RunLayout, fingerprint: str, settings: RunSettings | None = None) -> None:
     """Raise `ConfigError` if the run holds a part of another fingerprint. Cheap; reads manifests only."""
-    for shard in committed_shards(layout):
+
+    def readable_manifest(shard: str) -> PartManifest | None:
         try:
-            manifest = read_manifest(layout, shard)
+            return read_manifest(layout, shard)
         except CorruptPartError:
-            continue  # `finished_shards` reports it
-        _reject_other_fingerprint(layout, manifest, fingerprint, settings)
+            return None  # `finished_shards` reports it
+
+    with _threads(layout) as threads:
+        for manifest in threads.map(readable_manifest, committed_shards(layout)):
+            if manifest is not None:
+                _reject_other_fingerprint(layout, manifest, fingerprint, settings)
 
 
 def _is_done(layout: RunLayout, shard: str, planned: pa.Table) -> bool:
@@ -256,5 +266,6 @@ def _check_num_rows(path: Path, manifest: PartManifest) -> None:
 
 def read_failures(layout: RunLayout, shards: list[str]) -> pa.Table:
     """The failed rows of finished `shards`, schema FAILED, in this order."""
-    tables = [read_manifest(layout, shard).failed_table() for shard in shards]
+    with _threads(layout) as threads:
+        tables = list(threads.map(lambda shard: read_manifest(layout, shard).failed_table(), shards))
     return pa.concat_tables([FAILED.empty_table(), *tables])

@@ -15,7 +15,7 @@ from pipeline.settings import RunSettings
 )
 def main(settings: RunSettings) -> None:
     """Measure, then write data/bench/generation.json, a table and a plot."""
-    from pipeline.benchmark.present import markdown_table, plot, verdicts
+    from pipeline.benchmark.present import bound_table, plot, speed_table, verdicts
     from pipeline.benchmark.run import as_dicts, machine_description, run_benchmark
     from pipeline.storage.files import write_json, write_text
 
@@ -24,7 +24,8 @@ def main(settings: RunSettings) -> None:
     write_json(as_dicts(rows), folder / "generation.json")
     machine = machine_description()
     note = f"{settings.model.name}, {machine}; pools of {settings.bench.num_pool} other entities of each kind"
-    text = "\n\n".join([note, markdown_table(rows), *verdicts(rows)])
+    bounds = "Tokens per step / cost of a step (tokens per step of texts that do not loop; looping share)"
+    text = "\n\n".join([note, speed_table(rows), *verdicts(rows), bounds, bound_table(rows)])
     write_text(text + "\n", folder / "generation.md")
     plot(rows, folder / "generation.png", note)
     print(f"\n{text}\n\n{folder / 'generation.json'}, {folder / 'generation.png'}")

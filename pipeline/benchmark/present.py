@@ -1,6 +1,6 @@
 """The comparison for people: a table, a plot, and what it says in plain words."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pipeline.benchmark.run import BenchRow
@@ -8,21 +8,39 @@ from pipeline.benchmark.run import BenchRow
 BASELINE = "none"
 
 
-def markdown_table(rows: Sequence[BenchRow]) -> str:
-    """One line for each kind and concurrency, one column for each method: ratio to `none` and its spread."""
-    methods = list(dict.fromkeys(row.method for row in rows))
-    lines = [
-        "| kind | concurrency | " + " | ".join(methods) + " |",
-        "|---|---:|" + "---:|" * len(methods),
-    ]
+def speed_table(rows: Sequence[BenchRow]) -> str:
+    """Ratio to `none`, lowest and highest of the rounds, by kind, concurrency and method."""
+    return _markdown_table(rows, list(dict.fromkeys(row.method for row in rows)), _speed)
+
+
+def bound_table(rows: Sequence[BenchRow]) -> str:
+    """What bounds the speed: tokens a step writes, and what such a step costs, in steps of `none`.
+
+    The ratio to `none` is about the one divided by the other. In brackets the tokens per step of the texts
+    that do not loop, then the share of looping 8-grams: loops are easy to draft and flatter every drafter.
+    """
+    cost = {(row.kind, row.concurrency): row.ms_per_step for row in rows if row.method == BASELINE}
+
+    def bound(row: BenchRow) -> str:
+        steps = row.ms_per_step / cost[(row.kind, row.concurrency)]
+        plain = f"{row.tokens_per_step_without_loops:.2f}; {row.looping_share:.0%}"
+        return f"{row.tokens_per_step:.2f} / {steps:.2f} ({plain})"
+
+    methods = list(dict.fromkeys(row.method for row in rows if row.method != BASELINE))
+    return _markdown_table(rows, methods, bound)
+
+
+def _markdown_table(rows: Sequence[BenchRow], methods: Sequence[str], show: Callable[[BenchRow], str]) -> str:
+    """One line for each kind and concurrency, one column for each method."""
+    lines = ["| kind | concurrency | " + " | ".join(methods) + " |", "|---|---:|" + "---:|" * len(methods)]
     cells = {(row.kind, row.concurrency, row.method): row for row in rows}
     for kind, concurrency in dict.fromkeys((row.kind, row.concurrency) for row in rows):
-        values = [_cell(cells[(kind, concurrency, method)]) for method in methods]
+        values = [show(cells[(kind, concurrency, method)]) for method in methods]
         lines.append(f"| {kind} | {concurrency} | " + " | ".join(values) + " |")
     return "\n".join(lines)
 
 
-def _cell(row: BenchRow) -> str:
+def _speed(row: BenchRow) -> str:
     if row.method == BASELINE:
         return f"{row.tokens_per_sec:.0f} tok/s"
     return f"{row.ratio_to_none:.2f} ({row.ratio_low:.2f}-{row.ratio_high:.2f})"

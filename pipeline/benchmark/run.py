@@ -21,8 +21,8 @@ from pipeline.benchmark.workload import (
 )
 from pipeline.fingerprint import text_fingerprint
 from pipeline.generate.contract import WorkerSpec
-from pipeline.generate.engine import TextRequest
-from pipeline.generate.summary import count_repeated_ngrams
+from pipeline.generate.engine import TextRequest, WrittenText
+from pipeline.generate.summary import count_repeated_ngrams, repeated_shares
 from pipeline.models import ModelSource, resolve_model
 from pipeline.models.tokenizer import vocabulary_size
 from pipeline.settings import BenchSettings, Kind, RunSettings
@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 
 MIN_TEXTS = 4
+LOOPING = 0.02  # share of repeated 8-grams from which a text is said to loop
 CPU_KV_CACHE_GIB = 2  # each of the engines that stand side by side
 
 
@@ -55,6 +56,8 @@ class BenchRow:
     drafted_per_step: float  # of a request
     drafter_ms_per_step: float  # of the engine's step
     looping_share: float  # of 8-grams, those that stood in the same text before
+    tokens_per_step_without_loops: float  # of the texts that hardly loop; 0 if there is none
+    ms_per_step: float  # of the engine's step
 
 
 def run_benchmark(settings: RunSettings, folder: Path) -> list[BenchRow]:
@@ -195,8 +198,10 @@ def _row(
     ratios = [rate / base for rate, base in zip(rates, baseline, strict=True)]
     texts = [text for window in windows for text in window.texts]
     num_steps = max(sum(text.num_decode_steps for text in texts), 1)
-    repeated, total = count_repeated_ngrams(pa.array([t.token_ids for t in texts], pa.list_(pa.int32())))
-    engine_steps = sum(window.num_steps for window in windows)
+    token_ids = pa.array([t.token_ids for t in texts], pa.list_(pa.int32()))
+    repeated, total = count_repeated_ngrams(token_ids)
+    without_loops = [t for t, share in zip(texts, repeated_shares(token_ids), strict=True) if share < LOOPING]
+    engine_steps = max(sum(window.num_steps for window in windows), 1)
     return BenchRow(
         method=method.name,
         concurrency=concurrency,
@@ -205,11 +210,17 @@ def _row(
         ratio_to_none=median(ratios),
         ratio_low=min(ratios),
         ratio_high=max(ratios),
-        tokens_per_step=sum(len(text.token_ids) for text in texts) / num_steps,
+        tokens_per_step=_tokens_per_step(texts),
         drafted_per_step=sum(text.num_draft_tokens for text in texts) / num_steps,
-        drafter_ms_per_step=1000.0 * sum(window.drafter_sec for window in windows) / max(engine_steps, 1),
+        drafter_ms_per_step=1000.0 * sum(window.drafter_sec for window in windows) / engine_steps,
         looping_share=repeated / total if total else 0.0,
+        tokens_per_step_without_loops=_tokens_per_step(without_loops),
+        ms_per_step=1000.0 * sum(window.seconds for window in windows) / engine_steps,
     )
+
+
+def _tokens_per_step(texts: list[WrittenText]) -> float:
+    return sum(len(t.token_ids) for t in texts) / max(sum(t.num_decode_steps for t in texts), 1)
 
 
 def as_dicts(rows: list[BenchRow]) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from jobs.cluster import ray_jobs
 from jobs.cluster.command import ClusterJob
 from jobs.cluster.kuberay import render_cronjob, render_rayjob
 from jobs.cluster.text import render_airflow, render_crontab, render_slurm
-from jobs.config import load_settings
+from jobs.config import CONFIGS, load_settings
 from pipeline.environment import BACKEND_VARIABLE
 from pipeline.errors import ConfigError
 from pipeline.settings import RunSettings
@@ -72,7 +72,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         problem = error
 
-    @entry_point("cluster", SUMMARY, examples=EXAMPLES)
+    config_name = config_of(request.job) if request else "generate"
+
+    @entry_point("cluster", SUMMARY, config_name=config_name, examples=EXAMPLES)
     def job(settings: RunSettings) -> None:
         if problem is not None or request is None:
             raise problem or ConfigError("no verb")
@@ -82,6 +84,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if problem is not None and not wants_help:
         return job([])
     return job(["--help"] if wants_help or request is None else request.overrides)
+
+
+def config_of(job: str) -> str:
+    """The file of configs/ that the job composes."""
+    return job if (CONFIGS / f"{job}.yaml").is_file() else "generate"
 
 
 def parse(words: list[str]) -> Request:
@@ -115,7 +122,7 @@ def _cluster_job(request: Request, settings: RunSettings) -> ClusterJob:
     backend = _backend_there(settings)
     if backend is not None and backend != os.environ.get(BACKEND_VARIABLE):
         os.environ[BACKEND_VARIABLE] = backend
-        settings = load_settings("generate", overrides, config_dir)
+        settings = load_settings(config_of(request.job), overrides, config_dir)
     return ClusterJob(request.job, tuple(overrides), settings, config_dir)
 
 

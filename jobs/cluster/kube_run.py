@@ -48,7 +48,7 @@ def _owner() -> dict[str, str]:
 
 def _wait(resource: str, name: str) -> dict[str, Any]:
     """The status of the RayJob once it has ended."""
-    shown, last_answer = "", time.monotonic()
+    shown, last_answer, has_ended = "", time.monotonic(), False
     while True:
         try:
             status = _request(resource).get("status", {})
@@ -61,8 +61,9 @@ def _wait(resource: str, name: str) -> dict[str, Any]:
             if state != shown:
                 print(f"{name}: {state} {status.get('jobStatus', '')}".rstrip(), flush=True)
                 shown = state
-            if state in ENDED:
+            if state in ENDED and has_ended:  # twice: KubeRay may still make a retry of a failure
                 return status
+            has_ended = state in ENDED
         time.sleep(POLL_SEC)
 
 

@@ -54,6 +54,7 @@ def rayjob(job: ClusterJob) -> Manifest:
             "backoffLimit": kuberay.num_retries,
             "rayClusterSpec": {
                 "rayVersion": version("ray"),
+                "authOptions": {"mode": "token"},  # KubeRay makes the token and hands it to the pods
                 "headGroupSpec": _head(job),
                 "workerGroupSpecs": [_workers(job)],
             },

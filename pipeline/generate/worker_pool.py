@@ -27,6 +27,9 @@ SHARDS_PER_WORKER = 2
 ACTOR_THREADS = SHARDS_PER_WORKER + 2  # progress() and close() are answered while shards run
 POLL_SEC = 1.0
 CLOSE_SEC = 30.0
+# Of a thousand workers each is asked every five seconds; a question costs the driver a part of a millisecond.
+QUESTIONS_PER_SEC = 200
+MAX_TAUGHT_PARTS = 256  # a new worker's drafter learns from so many finished parts at most
 MACHINES_SEC = 5.0  # how often a pool that may grow looks for machines that joined or left
 # So many failures without one success between them, for each worker, mean that no shard can succeed.
 MAX_FAILURES_IN_A_ROW = 10
@@ -45,6 +48,7 @@ class _Slot:
     is_retiring: bool = False  # a shard failed in it: no more shards, replaced when the others ended
     shards: set[str] = field(default_factory=set)
     is_asked: bool = False  # a progress() is on its way
+    ask_at: float = 0.0  # not before
     num_start_failures: int = 0
     is_given_up: bool = False
 
@@ -141,7 +145,8 @@ class WorkerPool:
         return num_workers < num_useful and not slot.is_given_up and self._queue.has_waiting
 
     def _start(self, slot: _Slot) -> None:
-        parts = [str(self._layout.part(shard)) for shard in sorted(self._finished)]
+        taught = sorted(itertools.islice(self._finished, MAX_TAUGHT_PARTS))
+        parts = [str(self._layout.part(shard)) for shard in taught]
         slot.worker = next(self._worker_numbers)
         self._watchdog.starting(slot.worker)
         slot.actor = self._actor_class.remote(self._worker_class, self._spec, self._layout, parts)
@@ -161,8 +166,10 @@ class WorkerPool:
             self._call("shard", slot, slot.actor.run_shard.remote(shard, *how), shard)
 
     def _ask(self, slot: _Slot) -> None:
-        if not slot.is_asked:
+        now = time.monotonic()
+        if not slot.is_asked and now >= slot.ask_at:
             slot.is_asked = True
+            slot.ask_at = now + len(self._slots) / QUESTIONS_PER_SEC
             self._call("progress", slot, slot.actor.progress.remote())
 
     def _call(

@@ -1,0 +1,158 @@
+"""`python -m jobs.scale`: what more workers bring, measured and played through."""
+
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from jobs.cli import entry_point
+from jobs.scale.speedup import measure_speedup, shard_spans
+from jobs.scale.tables import costs_table, load_costs, played_table, save_costs, speedup_table
+from pipeline.errors import ConfigError
+from pipeline.scale.costs import Cost, measure_costs
+from pipeline.scale.simulate import SHARDS_PER_WORKER, DriverCosts, Machines, Played, Workload, simulate
+from pipeline.settings import RunSettings
+from pipeline.storage.files import write_json
+from pipeline.storage.layout import RunLayout
+
+SUMMARY = """\
+What more workers bring.
+
+Verbs
+  speedup   generate with one worker of one core and with two, in turn (key=value as in jobs.generate)
+  costs     measure the driver: plan, parts, queue, Ray; extrapolate to --entities
+  simulate  play runs with 10, 100 and 1,000 workers, with measured costs and measured shard times
+
+Options
+  --turns=3                  speedup: how often each is run
+  --rows=20000,60000,200000  costs: sizes of the plans
+  --entities=100000000       costs, simulate: the full size
+  --run=DIR                  simulate: a run whose parts tell the shard times (data/<dataset>/runs/<run_id>)
+  --faster=1,10,100          simulate: workers so many times as fast as the measured ones"""
+EXAMPLES = ["speedup limit=20", "costs", "simulate --run=data/movielens/runs/NAME"]
+OPTIONS = {
+    "turns": "3",
+    "rows": "20000,60000,200000",
+    "entities": "100000000",
+    "run": "",
+    "faster": "1,10,100",
+}
+SHARD_SIZE = 512  # rows, as configs/plan gives for GPUs
+NUM_WORKERS = (10, 100, 1000)
+QUESTIONS_PER_SEC = 200  # as in pipeline.generate.worker_pool, which loads Ray
+CALM = {"calm": {}}
+TROUBLED = {"5 % slow, 1 loss a day": {"slow_fraction": 0.05, "losses_per_hour": 1 / 24}}
+Options = dict[str, str]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the verb and return the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    verb, options, others = _parsed(words)
+
+    @entry_point("scale", SUMMARY, examples=EXAMPLES)
+    def job(settings: RunSettings) -> None:
+        if verb not in VERBS:
+            raise ConfigError(f"{verb}: no such verb; one of {', '.join(VERBS)}")
+        VERBS[verb](options, settings, [word for word in others if not word.startswith("-")])
+
+    return job(others if verb else ["--help"])
+
+
+def _parsed(words: list[str]) -> tuple[str, Options, list[str]]:
+    options, others, verb = dict(OPTIONS), [], ""
+    for word in words:
+        name, _, value = word.removeprefix("--").partition("=")
+        if word.startswith("--") and name in OPTIONS:
+            options[name] = value
+        elif not verb and not word.startswith("-"):
+            verb = word
+        else:
+            others.append(word)
+    return verb, options, others
+
+
+def _speedup(options: Options, settings: RunSettings, overrides: list[str]) -> None:
+    with tempfile.TemporaryDirectory(prefix="speedup-") as folder:
+        speedup = measure_speedup(
+            overrides, Path(folder), settings.dataset.name, _numbers(options, "turns")[0]
+        )
+    write_json(asdict(speedup), _bench(settings) / "speedup.json")
+    spread = f"{min(speedup.ratios):.3f} to {max(speedup.ratios):.3f}"
+    print(speedup_table(speedup))
+    print(f"two workers take {speedup.ratio:.3f} of the time of one (median; {spread})")
+
+
+def _costs(options: Options, settings: RunSettings, overrides: list[str]) -> None:
+    from pipeline.scale.prompt_costs import measure_pools, measure_prompts
+    from pipeline.scale.ray_costs import measure_ray
+
+    with tempfile.TemporaryDirectory(prefix="costs-") as folder:
+        costs = measure_prompts(settings)
+        costs += measure_costs(Path(folder), _numbers(options, "rows"), SHARD_SIZE)
+        costs += measure_pools(Path(folder) / "pools")
+        costs += measure_ray(Path(folder) / "ray.log")
+    save_costs(costs, _bench(settings) / "costs.json")
+    entities = _numbers(options, "entities")[0]
+    print(costs_table(costs, entities, -(-entities // SHARD_SIZE), max(NUM_WORKERS)))
+
+
+def _simulate(options: Options, settings: RunSettings, overrides: list[str]) -> None:
+    if not options["run"]:
+        raise ConfigError("--run: missing; a run whose parts tell the shard times")
+    costs = load_costs(_bench(settings) / "costs.json")
+    spans, num_rows = shard_spans(RunLayout(Path(options["run"])))
+    times = tuple(end - start for start, end in spans)
+    row_sec = sum(times) / num_rows / SHARDS_PER_WORKER
+    print(f"{len(times)} shards measured: {row_sec:.4f} s of a worker for each row\n")
+    played = []
+    for faster in _numbers(options, "faster"):
+        num_shards = -(-_numbers(options, "entities")[0] // SHARD_SIZE)
+        work = Workload(num_shards, row_sec / faster * SHARD_SIZE * SHARDS_PER_WORKER, times)
+        played += _played(f"{faster}x as fast", work, costs)
+    print(played_table(played))
+
+
+def _played(name: str, work: Workload, costs: dict[str, Cost]) -> list[tuple[str, Machines, Played]]:
+    played = []
+    for trouble, values in (CALM | TROUBLED).items():
+        for num_workers in NUM_WORKERS:
+            machines = Machines(num_workers, **values)
+            run = simulate(work, machines, driver_costs(costs, num_workers))
+            played.append((f"{name}, {trouble}", machines, run))
+    return played
+
+
+def driver_costs(costs: dict[str, Cost], num_workers: int) -> DriverCosts:
+    """A round waits over all calls twice and sums up; a shard is one call; questions come on top."""
+    call = costs["a call and its answer"].per_unit_sec
+    waits = 2 * costs["a wait over three calls each"].per_unit_sec
+    books = costs["sum of the workers' progress"].per_unit_sec
+    questions = call * min(num_workers, QUESTIONS_PER_SEC)
+    return DriverCosts(waits + books, call + costs["queue"].per_unit_sec, questions)
+
+
+def _numbers(options: Options, name: str) -> list[int]:
+    try:
+        numbers = [int(word) for word in options[name].split(",")]
+    except ValueError as error:
+        raise ConfigError(f"--{name}={options[name]}: must be positive integers, with commas") from error
+    if min(numbers) < 1:
+        raise ConfigError(f"--{name}={options[name]}: must be positive integers, with commas")
+    return numbers
+
+
+def _bench(settings: RunSettings) -> Path:
+    return Path(settings.paths.data) / "bench"
+
+
+VERBS: dict[str, Callable[[Options, RunSettings, list[str]], None]] = {
+    "speedup": _speedup,
+    "costs": _costs,
+    "simulate": _simulate,
+}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -54,7 +54,8 @@ def usable_version(
 ) -> str | None:
     """`version_in_force` if a run may draft from it; otherwise None, and a line in the log.
 
-    It may not if another tokenizer wrote it, or if texts in it saw events that `cutoff` hides.
+    It may not if another tokenizer wrote it, if a file is truncated or altered, or if texts in it saw
+    events that `cutoff` hides.
     """
     version = version_in_force(layout)
     if version is None:
@@ -65,7 +66,7 @@ def usable_version(
         logger.warning("starting from empty pools: those in force saw events after history_cutoff")
         return None
     try:
-        _open(layout, version, tokenizer_hash, vocab_size)
+        _open(layout, version, tokenizer_hash, vocab_size).verify()
     except (DatastoreError, CorruptPartError) as error:
         logger.warning("starting from empty pools: %s", error)
         return None

@@ -32,3 +32,13 @@ def test_pools_of_another_tokenizer_are_refused_by_name(layout, caplog, tokenize
 
 def test_without_pools_there_is_no_version(tmp_path):
     assert usable_version(DatasetLayout(tmp_path), "a" * 64, 100) is None
+
+
+def test_an_altered_file_is_refused_by_name(layout, caplog):
+    (tokens,) = (layout.datastore / "v1").glob("item/drama/*.tokens")
+    content = bytearray(tokens.read_bytes())
+    content[0] ^= 1
+    tokens.chmod(0o644)
+    tokens.write_bytes(content)
+    assert usable_version(layout, "a" * 64, 100) is None
+    assert str(tokens) in caplog.text

@@ -36,7 +36,8 @@ def main(settings: RunSettings) -> None:
 
 def _print_coverage(report: RunReport, settings: RunSettings, out: Console) -> None:
     if report.datastore_version is not None:
-        out.print(f"{'pools':<12} {report.datastore_version}: the next run drafts from these texts too")
+        pools = f"{'pools':<12} {report.datastore_version}: the next run drafts from these texts too"
+        out.print(pools, markup=False, highlight=False, soft_wrap=True)
     if report.coverage.is_sample:
         out.print(
             f"\nThis was a sample of {report.coverage.num_planned} entities. LIMIT=all generates all "

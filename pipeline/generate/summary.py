@@ -222,7 +222,7 @@ def render(summary: RunSummary, console: Console) -> None:
 
 def _kind_table(summary: RunSummary) -> Table:
     reasons = sorted({reason for kind in summary.kinds for reason in kind.finish_reasons})
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("kind")
     is_structured = any(kind.num_malformed is not None for kind in summary.kinds)
     malformed = ["malformed"] if is_structured else []

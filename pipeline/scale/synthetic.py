@@ -31,9 +31,10 @@ def prompts(num_rows: int, seed: int = 0) -> pa.Table:
         "prompt_token_ids": _tokens(num_rows, PROMPT_TOKENS, dice),
         "prompt_hash": pa.array(np.char.add(ids, "0" * 55)),
         "max_tokens": pa.array(np.full(num_rows, OUTPUT_TOKENS, np.int32)),
-        "history_cutoff": pa.array([NOW], TIMESTAMP).take(pa.array(np.zeros(num_rows, np.int64))),
     }
-    return pa.table(columns).cast(PROMPTS)
+    times = [field.name for field in PROMPTS if pa.types.is_timestamp(field.type)]
+    columns |= {name: pa.array([NOW] * num_rows, TIMESTAMP) for name in times}
+    return pa.table(columns).select(PROMPTS.names).cast(PROMPTS)
 
 
 def finished(shard: str, planned: pa.Table, fingerprint: str) -> ShardResult:

@@ -1,7 +1,7 @@
 # `make help` lists the targets. Every target sets up what it needs.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup generate report nightly publish bench test lint format lock clean bench-tools bench-datastore ctr-tools encode export
+.PHONY: help setup generate report nightly publish bench test lint format lock clean bench-tools bench-datastore ctr-tools encode export evaluate
 
 DATASET ?= movielens
 LIMIT ?=
@@ -62,6 +62,9 @@ export: setup ## Write the vectors for FuxiCTR, RecBole, KAR and torch
 
 ctr-tools: setup ## Install the CTR libraries (FuxiCTR, torch-rechub, RecBole) that exports are tested with
 	@requirements/install_ctr.sh
+
+evaluate: ctr-tools ## Compare CTR models with and without knowledge, greedy against relaxed (half an hour)
+	@.venv/bin/python -m jobs.evaluate 'dataset=$(DATASET)' $(if $(LIMIT),'limit=$(LIMIT)') $(ARGS)
 
 bench-tools: setup ## Install the peers to measure against (Arctic's suffix tree; compiles, two minutes)
 	@requirements/install_bench.sh

@@ -80,7 +80,7 @@ class PartsOfKind:
         found = pc.index_in(keys["entity_id"], value_set=self.keys["entity_id"].combine_chunks())
         is_same = pc.equal(self.keys["text_hash"].take(found), keys["text_hash"])
         rows = pc.if_else(pc.fill_null(is_same, False), pc.cast(found, pa.int64()), -1)
-        return np.asarray(rows.to_numpy(), np.int64)
+        return np.array(rows.to_numpy(), np.int64)
 
     def _paths(self) -> list[Path]:
         return sorted((self._folder / f"kind={self._kind}").glob("part-*.parquet"))

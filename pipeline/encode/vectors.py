@@ -23,11 +23,9 @@ class VectorMaker:
     def encode(self, texts: list[str]) -> Vectors:
         """The vectors to store, float32 [len(texts), dim or reduced_dim]."""
         unknown = [text for text in texts if text not in self._remembered]
-        vectors = self._encode(unknown)
-        if len(unknown) < len(texts):
-            fresh = iter(vectors)
-            known = [self._remembered[text] if text in self._remembered else next(fresh) for text in texts]
-            vectors = np.stack(known)
+        fresh = iter(self._encode(unknown)) if unknown else iter(())
+        known = self._remembered
+        vectors = np.stack([known[text] if text in known else next(fresh) for text in texts])
         return self.reduction.apply(vectors) if self.reduction else vectors
 
     def encode_and_remember(self, texts: list[str]) -> Vectors:

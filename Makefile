@@ -51,7 +51,7 @@ nightly: setup ## Generate what changed since the last night, and publish it
 publish: setup ## Publish a run: ARGS="run_id=..."; or ARGS=list, ARGS=rollback
 	@.venv/bin/python -m jobs.publish 'dataset=$(DATASET)' $(ARGS)
 
-test: setup ## Run the unit and integration tests
+test: ctr-tools ## Run the unit and integration tests
 	@.venv/bin/python -m pytest -q -m 'not slow and not gpu' $(TESTS)
 
 encode: setup ## Turn the published texts of DATASET into vectors; ARGS="encoder=... encoder.reduced_dim=64"

@@ -6,13 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.encode.run import EncodeReport, encode_knowledge
 from pipeline.encode.versions import vectors_dataset
 from pipeline.publish.snapshot import SUCCESS, Snapshot, SnapshotFile
 from pipeline.settings import KINDS, RunSettings
-from pipeline.storage.files import sha256_of_file, write_json, write_text
+from pipeline.storage.files import sha256_of_file, write_json, write_parquet, write_text
 from pipeline.storage.layout import DatasetLayout
 from tests.generation import run_settings
 
@@ -43,13 +42,13 @@ def vector_of(text: str) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(DIM).astype(np.float32)
 
 
-def settings_of(data: Path, export: dict | None = None, **encoder) -> RunSettings:
+def settings_of(data: Path | str, export: dict | None = None, **encoder) -> RunSettings:
     """Settings of dataset `toy` below `data`."""
     settings = run_settings(str(data))
     return RunSettings.model_validate(settings.model_dump() | {"encoder": encoder, "export": export or {}})
 
 
-def publish_texts(data: Path, version: str, texts: Texts) -> DatasetLayout:
+def publish_texts(data: Path | str, version: str, texts: Texts) -> DatasetLayout:
     """Put a snapshot of these texts in force, two rows to a file."""
     layout = DatasetLayout.of(data, "toy")
     files = []
@@ -58,13 +57,12 @@ def publish_texts(data: Path, version: str, texts: Texts) -> DatasetLayout:
         for start in range(0, len(rows), 2):
             ids, values = zip(*rows[start : start + 2], strict=True)
             path = layout.snapshot(version) / f"kind={kind}" / f"{start:03d}.parquet"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            pq.write_table(
+            write_parquet(
                 pa.table({"entity_id": list(ids), "kind": [kind] * len(ids), "text": list(values)}), path
             )
             files.append(
                 SnapshotFile(
-                    path=str(path.relative_to(layout.snapshot(version))),
+                    path=f"kind={kind}/{path.name}",
                     kind=kind,
                     group="all",
                     num_rows=len(ids),
@@ -90,7 +88,7 @@ def publish_texts(data: Path, version: str, texts: Texts) -> DatasetLayout:
     return layout
 
 
-def encode(data: Path, encoder: HashEncoder, run_id: str | None = None, **changes) -> EncodeReport:
+def encode(data: Path | str, encoder: HashEncoder, run_id: str | None = None, **changes) -> EncodeReport:
     """Encode what is in force with `encoder`."""
     settings = settings_of(data, **changes).model_copy(update={"run_id": run_id})
     return encode_knowledge(settings, lambda _: encoder)

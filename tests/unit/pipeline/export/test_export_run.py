@@ -5,10 +5,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.encode.versions import embeddings_in_force
+from pipeline.encode.versions import complete_versions, embeddings_in_force
 from pipeline.errors import DataError
 from pipeline.export.run import ExportReport, export_embeddings
 from pipeline.export.view import as_texts
+from pipeline.storage.files import write_parquet
 from tests.embeddings import HashEncoder, encode, publish_texts, settings_of, vector_of
 
 TEXTS = {"user": {"u1": "likes drama", "u2": "likes war"}, "item": {f"i{n}": f"item {n}" for n in range(5)}}
@@ -25,10 +26,8 @@ def layout(tmp_path):
 
 def write_interactions(layout) -> None:
     users, items = zip(*INTERACTIONS, strict=True)
-    layout.tables.mkdir(parents=True, exist_ok=True)
-    pq.write_table(
-        pa.table({"user_id": list(users), "item_id": list(items)}), layout.tables / "interactions.parquet"
-    )
+    table = pa.table({"user_id": list(users), "item_id": list(items)})
+    write_parquet(table, layout.tables / "interactions.parquet")
 
 
 def export(tmp_path, **values) -> ExportReport:
@@ -118,3 +117,18 @@ def test_numbers_as_text_are_the_same_numbers():
     parsed = np.array([list(map(float, text.split(" "))) for text in as_texts(vectors, " ")])
     assert (parsed.astype(np.float32) == vectors).all()
     assert json.loads(f"[{as_texts(vectors, ', ')[0]}]") == parsed[0].tolist()
+
+
+def test_all_of_it_in_an_object_store():
+    data = "memory://exports"
+    layout = publish_texts(data, "night1", TEXTS)
+    encode(data, HashEncoder(), rows_per_part=2, reduced_dim=2)
+    publish_texts(data, "night2", {"item": TEXTS["item"] | {"i0": "new"}, "user": TEXTS["user"]})
+    encoder = HashEncoder()
+    second = encode(data, encoder, reduced_dim=2, keep_versions=1)
+    assert encoder.texts == ["new"] and second.embeddings.counts["item"] == {"encoded": 1, "kept": 4}
+    assert [item.version for item in complete_versions(layout)] == [second.embeddings.version]
+    write_interactions(layout)
+    report = export(data)
+    assert json.loads((report.folder / "coverage.json").read_text())["num_interactions_covered"] == 2
+    assert all((report.folder / name / file).exists() for name in report.files for file in report.files[name])

@@ -1,0 +1,56 @@
+import pytest
+
+from jobs.publish import main
+from pipeline.publish.snapshot import snapshot_in_force, versions
+from pipeline.storage.layout import DatasetLayout
+from tests.publishing import data_tables, entities, finished_run
+
+
+@pytest.fixture
+def layout(tmp_path) -> DatasetLayout:
+    layout = DatasetLayout.of(tmp_path, "movielens")
+    data_tables(layout, users=("u1", "u2"), items=("i1",))
+    finished_run(layout, "n1", entities("user", "u1") + entities("item", "i1"))
+    finished_run(layout, "n2", entities("user", "u2"))
+    return layout
+
+
+def publish(layout: DatasetLayout, *words: str) -> int:
+    return main([*words, "dataset=movielens", f"paths.data={layout.root.parent}"])
+
+
+def test_publish_list_and_rollback(layout, capsys):
+    assert publish(layout, "run_id=n1") == publish(layout, "run_id=n2") == 0
+    assert "in force: n2 (1 items, 2 users), pools n2-" in capsys.readouterr().out
+    assert publish(layout, "list") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines if "in force" in line] == ["n2"]
+    assert publish(layout, "rollback") == 0
+    assert snapshot_in_force(layout).version == "n1"
+    assert publish(layout, "rollback", "version=n2") == 0
+    assert snapshot_in_force(layout).version == "n2"
+    assert publish(layout, "rollback", "version=n7") == 2
+    assert "error: version=n7: no complete snapshot" in capsys.readouterr().err
+
+
+def test_validate_puts_nothing_in_force(layout, capsys):
+    assert publish(layout, "validate", "run_id=n1") == 0
+    assert "n1 is valid" in capsys.readouterr().out
+    assert snapshot_in_force(layout) is None and versions(layout) == []
+    assert publish(layout, "run_id=n1") == 0
+
+
+def test_what_cannot_be_published_is_said_in_one_line(layout, capsys):
+    assert publish(layout) == 2
+    assert capsys.readouterr().err == "error: run_id: missing; name the run to publish\n"
+    layout.run("n1").part("user-00000").write_bytes(b"PAR1")
+    assert publish(layout, "run_id=n1") == 1
+    assert "error: run n1 is not complete: 1 shards, such as user-00000" in capsys.readouterr().err
+
+
+def test_bounds_are_settings(layout, capsys):
+    finished_run(layout, "n3", entities("user", "u1", "u2"), finish_reason="repetition")
+    assert publish(layout, "run_id=n3", "publish.max_looping_fraction=0.5") == 1
+    assert "2 of 2 texts are looping, more than publish.max_looping_fraction=0.5" in capsys.readouterr().err
+    assert publish(layout, "run_id=n3", "publish.max_looping_fraction=2") == 2
+    assert "publish.max_looping_fraction" in capsys.readouterr().err

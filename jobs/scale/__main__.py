@@ -3,7 +3,7 @@
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from jobs.cli import entry_point
@@ -41,8 +41,9 @@ OPTIONS = {
 SHARD_SIZE = 512  # rows, as configs/plan gives for GPUs
 NUM_WORKERS = (10, 100, 1000)
 QUESTIONS_PER_SEC = 200  # as in pipeline.generate.worker_pool, which loads Ray
-CALM = {"calm": {}}
-TROUBLED = {"5 % slow, 1 loss a day": {"slow_fraction": 0.05, "losses_per_hour": 1 / 24}}
+CALM = Machines(num_workers=1)
+TROUBLED = Machines(num_workers=1, slow_fraction=0.05, losses_per_hour=1 / 24)  # a loss a day for each worker
+TROUBLES = {"calm": CALM, "5 % slow, a loss a day": TROUBLED}
 Options = dict[str, str]
 
 
@@ -116,9 +117,9 @@ def _simulate(options: Options, settings: RunSettings, overrides: list[str]) -> 
 
 def _played(name: str, work: Workload, costs: dict[str, Cost]) -> list[tuple[str, Machines, Played]]:
     played = []
-    for trouble, values in (CALM | TROUBLED).items():
+    for trouble, kind in TROUBLES.items():
         for num_workers in NUM_WORKERS:
-            machines = Machines(num_workers, **values)
+            machines = replace(kind, num_workers=num_workers)
             run = simulate(work, machines, driver_costs(costs, num_workers))
             played.append((f"{name}, {trouble}", machines, run))
     return played

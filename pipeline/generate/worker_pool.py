@@ -1,5 +1,6 @@
 """The pool of Ray actors that works a shard queue off, and replaces the workers it loses."""
 
+import contextlib
 import itertools
 import logging
 import time
@@ -27,6 +28,7 @@ SHARDS_PER_WORKER = 2
 ACTOR_THREADS = SHARDS_PER_WORKER + 2  # progress() and close() are answered while shards run
 POLL_SEC = 1.0
 CLOSE_SEC = 30.0
+KILL_SEC = 5.0
 # Of a thousand workers each is asked every five seconds; a question costs the driver a part of a millisecond.
 QUESTIONS_PER_SEC = 200
 MAX_TAUGHT_PARTS = 256  # a new worker's drafter learns from so many finished parts at most
@@ -122,9 +124,7 @@ class WorkerPool:
         except RayError as error:
             raise GenerationError(f"Ray was lost: {' '.join(str(error).split())}") from error
         finally:
-            for slot in self._slots:
-                if slot.actor is not None:
-                    ray.kill(slot.actor)
+            self._kill_workers()
 
     # Giving work ----------------------------------------------------------------------------------
 
@@ -312,6 +312,16 @@ class WorkerPool:
         slot.actor, slot.worker = None, -1
         slot.is_ready = slot.is_retiring = slot.is_asked = False
         slot.shards.clear()
+
+    def _kill_workers(self) -> None:
+        """End what still runs and wait for its end, so that nothing is written afterwards."""
+        for slot in self._slots:
+            if slot.actor is not None:
+                ray.kill(slot.actor)
+        running = [ref for ref, call in self._calls.items() if call.what == "shard"]
+        if running:
+            with contextlib.suppress(RayError):
+                ray.wait(running, num_returns=len(running), timeout=KILL_SEC)
 
     def _close(self) -> None:
         """Let the engines shut down in order, for at most `CLOSE_SEC`."""

@@ -1,6 +1,7 @@
 """Published texts and a small encoder, for tests of encoding and export."""
 
 import hashlib
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -92,6 +93,14 @@ def encode(data: Path | str, encoder: HashEncoder, run_id: str | None = None, **
     """Encode what is in force with `encoder`."""
     settings = settings_of(data, **changes).model_copy(update={"run_id": run_id})
     return encode_knowledge(settings, lambda _: encoder)
+
+
+def allow_recbole(monkeypatch) -> None:
+    """RecBole 1.2.1 was written for numpy 1 and reads the command line; what it sets is undone."""
+    for name, value in (("float_", np.float64), ("complex_", np.complex128), ("unicode_", np.str_)):
+        monkeypatch.setattr(np, name, value, raising=False)
+    monkeypatch.setattr(sys, "argv", ["pytest"])
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
 
 
 def vectors_by_id(layout: DatasetLayout, report: EncodeReport, kind: str) -> dict[str, np.ndarray]:

@@ -22,6 +22,7 @@ from pipeline.encode.vectors import VectorMaker, sampled_texts
 from pipeline.encode.versions import Embeddings, as_matrix
 from pipeline.encoder_settings import EncoderSettings
 from pipeline.errors import CorruptPartError, DataError
+from pipeline.publish.snapshot import snapshot_in_force
 from pipeline.settings import KINDS, Kind, RunSettings
 from pipeline.storage.files import sha256_of_json
 from pipeline.storage.layout import DatasetLayout
@@ -61,8 +62,8 @@ def encode_knowledge(
     """Encode what has no vector yet, keep the vectors of unchanged texts, and put the version in force.
 
     `load` gives the encoder; it is not called if every vector is there. A step that was stopped goes on
-    with the next part. An unpublished run's embeddings are put in force only if none are. Raises
-    `PipelineError`.
+    with the next part. An unpublished run's embeddings are put in force only while nothing is published.
+    Raises `PipelineError`.
     """
     started = time.monotonic()
     layout = DatasetLayout.of(settings.paths.data, settings.dataset.name)
@@ -88,7 +89,11 @@ def _version_name(
     layout: DatasetLayout, source: Source, identity: EncoderIdentity, settings: EncoderSettings
 ) -> str:
     """Named by texts and encoder, so that the same command resumes. A refit never replaces a complete one."""
-    content = {"encoder": identity.fingerprint, "reduced_dim": settings.reduced_dim}
+    content = {
+        "encoder": identity.fingerprint,
+        "reduced_dim": settings.reduced_dim,
+        "texts": source.digest,
+    }
     name = f"{source.name}-{sha256_of_json(content)[:VERSION_CHARS]}"
     if not settings.refit:
         return name
@@ -99,8 +104,7 @@ def _version_name(
 
 
 def _put_in_force(layout: DatasetLayout, source: Source, embeddings: Embeddings) -> None:
-    in_force = versions.embeddings_in_force(layout)
-    if in_force is None or (source.is_published and in_force.version != embeddings.version):
+    if source.is_published or snapshot_in_force(layout) is None:
         versions.put_in_force(layout, embeddings.version)
 
 

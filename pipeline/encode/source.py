@@ -12,6 +12,7 @@ from pipeline.errors import CorruptPartError, DataError
 from pipeline.publish.snapshot import snapshot_in_force
 from pipeline.schemas import conform
 from pipeline.settings import Kind
+from pipeline.storage.files import sha256_of_json
 from pipeline.storage.layout import DatasetLayout
 from pipeline.storage.location import open_parquet
 from pipeline.storage.parts import committed_shards, read_manifest
@@ -29,11 +30,15 @@ BATCH_ROWS = 8_192
 
 @dataclass(frozen=True)
 class Source:
-    """Knowledge texts. `name`: the snapshot's or the run's; `paths`: Parquet files, schema KNOWLEDGE."""
+    """Knowledge texts. `name`: the snapshot's or the run's; `paths`: Parquet files, schema KNOWLEDGE.
+
+    `digest` changes when the files do: a run that was not finished may have more parts by now.
+    """
 
     name: str
     is_published: bool
     paths: list[Path]
+    digest: str
 
     def texts(self, kind: Kind) -> Iterator[pa.RecordBatch]:
         """`entity_id` and `text` of all rows of `kind`, in the same order every time, in small batches."""
@@ -69,7 +74,12 @@ def find_source(layout: DatasetLayout, run_id: str | None) -> Source:
             f"{layout.knowledge}: nothing is published; `make nightly` does it, or run_id=NAME takes a run"
         )
     folder = layout.snapshot(snapshot.version)
-    return Source(snapshot.version, True, [folder / file.path for file in snapshot.files])
+    return Source(
+        name=snapshot.version,
+        is_published=True,
+        paths=[folder / file.path for file in snapshot.files],
+        digest=sha256_of_json([file.sha256 for file in snapshot.files]),
+    )
 
 
 def _run_source(layout: DatasetLayout, run_id: str) -> Source:
@@ -77,9 +87,12 @@ def _run_source(layout: DatasetLayout, run_id: str) -> Source:
     shards = committed_shards(run)
     if not shards:
         raise DataError(f"run_id={run_id}: no finished shards in {run.parts}")
-    for shard in shards:
-        read_manifest(run, shard)
-    return Source(run_id, False, [run.part(shard) for shard in shards])
+    return Source(
+        name=run_id,
+        is_published=False,
+        paths=[run.part(shard) for shard in shards],
+        digest=sha256_of_json([read_manifest(run, shard).sha256 for shard in shards]),
+    )
 
 
 def _batches(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:

@@ -2,16 +2,14 @@
 
 import re
 import shutil
-import sys
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from pipeline.export.run import export_embeddings
-from tests.embeddings import DIM, HashEncoder, encode, publish_texts, settings_of
+from tests.embeddings import DIM, HashEncoder, allow_recbole, encode, publish_texts, settings_of
 
 CHECKOUT = Path(__file__).resolve().parents[4]
 TEXTS = {"user": {"1": "likes drama", "2": "likes war"}, "item": {"50": "a film", "51": "another"}}
@@ -56,9 +54,7 @@ def test_recbole(names, tmp_path, monkeypatch):
     pytest.importorskip("texttable", reason="make ctr-tools installs what RecBole needs")
     import pandas as pd
 
-    for name, value in (("float_", np.float64), ("complex_", np.complex128), ("unicode_", np.str_)):
-        monkeypatch.setattr(np, name, value, raising=False)
-    monkeypatch.setattr(sys, "argv", ["pytest"])
+    allow_recbole(monkeypatch)
     exports = names["version"] / "exports" / "recbole"
     folder = tmp_path / "dataset" / "movielens"
     folder.mkdir(parents=True)

@@ -1,7 +1,5 @@
 """Each export is loaded by the very library that it is for; `make ctr-tools` installs them."""
 
-import sys
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -9,7 +7,7 @@ import pytest
 import yaml
 
 from pipeline.export.run import export_embeddings
-from tests.embeddings import HashEncoder, encode, publish_texts, settings_of, vector_of
+from tests.embeddings import HashEncoder, allow_recbole, encode, publish_texts, settings_of, vector_of
 
 TEXTS = {
     "user": {"u1": "likes drama", "u2": "likes war", "u3": "likes nothing yet"},
@@ -90,13 +88,11 @@ def test_a_fuxictr_model_takes_the_features(processor, tmp_path):
 
 @pytest.fixture
 def recbole(monkeypatch):
-    """RecBole 1.2.1 was written for numpy 1 and pandas 2: the names and the dtype that it knows."""
+    """RecBole, with the names of numpy 1 and the text columns of pandas 2, which it was written for."""
     import pandas as pd
 
     pytest.importorskip("texttable", reason="make ctr-tools installs what RecBole needs")
-    for name, value in (("float_", np.float64), ("complex_", np.complex128), ("unicode_", np.str_)):
-        monkeypatch.setattr(np, name, value, raising=False)
-    monkeypatch.setattr(sys, "argv", ["pytest"])  # it reads the command line
+    allow_recbole(monkeypatch)
     with pd.option_context("future.infer_string", False):
         yield
 

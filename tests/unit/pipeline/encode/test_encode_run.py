@@ -1,12 +1,15 @@
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
 from pipeline.encode import versions
 from pipeline.errors import ConfigError, CorruptPartError, DataError
 from pipeline.storage.layout import DatasetLayout
+from pipeline.storage.parts import commit_part
 from tests.embeddings import DIM, HashEncoder, encode, publish_texts, vector_of, vectors_by_id
+from tests.generation import FINGERPRINT, make_plan, make_result
 
 TEXTS = {
     "item": {f"i{n}": f"item text {n}" for n in range(5)},
@@ -147,6 +150,21 @@ def test_without_a_snapshot_the_way_to_one_is_named(tmp_path):
         encode(tmp_path, HashEncoder())
     with pytest.raises(DataError, match="run_id=x: no finished shards"):
         encode(tmp_path, HashEncoder(), run_id="x")
+
+
+def test_a_run_is_encoded_again_when_it_has_more_parts(layout, tmp_path):
+    plan = make_plan(num_shards=2, rows_per_shard=4)
+    run = layout.run("run1")
+    encoder = HashEncoder()
+    counts = []
+    for shard in ("item-00000", "item-00001"):
+        rows = plan.filter(pc.equal(plan["shard"], shard))
+        commit_part(run, make_result(shard, rows), FINGERPRINT)
+        counts.append(encode(tmp_path, encoder, run_id="run1").embeddings.num_rows("item"))
+    assert counts == [4, 8]
+    assert encode(tmp_path, encoder, run_id="run1").was_complete
+    published = encode(tmp_path, encoder).embeddings
+    assert versions.embeddings_in_force(layout) == published and published.source == "night1"
 
 
 def test_old_versions_go_but_not_the_one_in_force(layout, tmp_path):

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 
 from pipeline.generate.engine import TextRequest
 from pipeline.generate.worker import KnowledgeWorker
 from pipeline.plan import make_plan
-from pipeline.schemas import KNOWLEDGE, PROMPTS
+from pipeline.schemas import KNOWLEDGE, PLAN, PROMPTS
 from pipeline.settings import KINDS
 from pipeline.storage.layout import RunLayout
+from pipeline.storage.location import parquet_dataset
 from pipeline.storage.parts import knowledge_dataset
 
 STRICT = "strict"
@@ -49,7 +49,7 @@ def variant_plan(run: RunLayout, sample: pa.Table, shard_size: int) -> pa.Table:
 
     The variant stands before the id: `strict/42`, `sampled-1/42`.
     """
-    planned = ds.dataset(run.plan)
+    planned = parquet_dataset([run.plan], PLAN)
     parts = []
     for kind in KINDS:
         ids = sample.filter(pc.equal(sample["kind"], kind))["entity_id"].to_pylist()

@@ -91,7 +91,15 @@ class Document:
 
 
 def table(
-    caption: str, columns: list[str], rows: list[list[str]], num_words: int = 1, note: str = ""
+    caption: str,
+    columns: list[str],
+    rows: list[list[str]],
+    num_words: int = 1,
+    num_last_words: int = 0,
+    note: str = "",
 ) -> DataTable:
-    """A table whose first `num_words` columns hold words, the others numbers."""
-    return DataTable(caption, [Column(name, n >= num_words) for n, name in enumerate(columns)], rows, note)
+    """A table whose first `num_words` and last `num_last_words` columns hold words, the others numbers."""
+    last = len(columns) - num_last_words
+    return DataTable(
+        caption, [Column(name, num_words <= n < last) for n, name in enumerate(columns)], rows, note
+    )

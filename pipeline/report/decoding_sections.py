@@ -98,7 +98,7 @@ def _sources(figures: RunFigures) -> Chart | None:
         for name, counts in sources.items()
     ]
     data = table("Drafts by source", ["source", "drafted", "accepted", "share"], rows)
-    text = "Draft tokens of each source; the dark part was accepted."
+    text = "Draft tokens of each source; the full part was accepted."
     return Chart("sources", "Drafts by source", text, data)
 
 

@@ -25,14 +25,14 @@ def percent(value: float | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """`3.2 s`, `5 min 12 s`, `2 h 5 min`."""
+    """`3.2 s`, `5 min 12 s`, `42 min`, `2 h 5 min`."""
     if seconds is None:
         return UNKNOWN
     if seconds < 59.5:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     minutes, sec = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {sec} s" if sec else f"{minutes} min"
+    if seconds < 3570:
+        return f"{minutes} min {sec} s" if sec and minutes < 10 else f"{minutes + (sec >= 30)} min"
     hours, minutes = divmod(round(seconds / 60), 60)
     return f"{hours:,} h {minutes} min" if minutes else f"{hours:,} h"
 

@@ -1,6 +1,7 @@
 """From the files of a run to its figures. A run that failed has figures too: what is missing is unknown."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -38,6 +39,7 @@ def gather(run: RunLayout, dataset: DatasetLayout, now: datetime | None = None) 
     facts = _facts(run, dataset, manifest, night)
     manifests, broken = read_manifests(run)
     rows, unreadable = _rows(run, manifests)
+    facts = _with_rules(facts, rows)
     shards = shard_figures(run, manifests, _num_shards_planned(run), broken + unreadable)
     speed, first, last = _speed(run, manifest)
     num_failed, failures = read_failures(run, manifests)
@@ -87,7 +89,7 @@ def _facts(run: RunLayout, dataset: DatasetLayout, manifest: dict[str, Any], nig
         model=_at(settings, "model", "name"),
         knowledge=_at(settings, "knowledge", "name"),
         drafter=_at(settings, "drafter", "name"),
-        acceptance=_acceptance(settings),
+        acceptance=_at(settings, "acceptance", "name"),
         datastore_version=version or (night.datastore_version if night else None),
         max_failed_fraction=settings.get("max_failed_fraction"),
         num_planned=manifest.get("num_planned"),
@@ -111,13 +113,10 @@ def _at(values: dict[str, Any], *path: str) -> Any:
     return found
 
 
-def _acceptance(settings: dict[str, Any]) -> str | None:
-    """As `RunSettings.acceptance_label` names it; recorded settings may be of another release."""
-    top_k, min_prob = _at(settings, "acceptance", "top_k"), _at(settings, "acceptance", "min_prob")
-    if top_k is None or min_prob is None:
-        return None
-    is_relaxed = top_k > 1 and _at(settings, "drafter", "name") == "laser"
-    return f"relaxed(k={top_k},p={min_prob:g})" if is_relaxed else "strict"
+def _with_rules(facts: RunFacts, rows: RowFigures) -> RunFacts:
+    """The acceptance rules as the rows name them; without rows, the configured one's name stays."""
+    rules = sorted({rule for of_group in rows.rules.values() for rule in of_group})
+    return replace(facts, acceptance=", ".join(rules)) if rules else facts
 
 
 def _rows(run: RunLayout, manifests: list[PartManifest]) -> tuple[RowFigures, list[str]]:

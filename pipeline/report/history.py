@@ -37,7 +37,7 @@ METRICS = (
     Metric("num_failed", "failed rows", "count"),
     Metric("looping_share", "looping texts", "percent"),
     Metric("num_output_tokens", "tokens", "count"),
-    Metric("tokens_per_sec", "tokens/s", "decimal"),
+    Metric("tokens_per_sec", "tokens/s", "count"),
     Metric("tokens_per_step", "tokens per decoding step", "decimal"),
     Metric("acceptance", "drafts accepted", "percent"),
     Metric("relaxed_share", "relaxed tokens", "percent"),

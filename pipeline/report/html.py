@@ -3,6 +3,7 @@
 Jinja escapes whatever a run puts in; the page's content policy forbids it to load or run anything.
 """
 
+import re
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -15,6 +16,7 @@ from pipeline.report.plots import draw
 from pipeline.report.safe_text import visible
 
 FOLDER = Path(__file__).parent
+UNITS = re.compile(r"(?<=\d) (?=(%|s|min|h|x)(\W|$))")  # a number is not parted from its unit
 BLOCK_TESTS = {"data_table": DataTable, "text": Text, "charts": Charts, "sample": SampleText}
 
 
@@ -45,6 +47,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["visible"] = visible
+    environment.filters["typeset"] = lambda text: UNITS.sub("\u00a0", text)
     for name, kind in BLOCK_TESTS.items():
         environment.tests[name] = lambda block, kind=kind: isinstance(block, kind)
     return environment

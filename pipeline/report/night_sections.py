@@ -1,11 +1,16 @@
 """Sections on the night as a whole: steps, changes, comparison, failures, quality, samples."""
 
-from pipeline.report.blocks import Block, Chart, Charts, SampleText, Section, Text, table
+from pipeline.report.blocks import Block, Chart, ChartName, Charts, SampleText, Section, Text, table
 from pipeline.report.figures import Compared, Decoding, RunFigures, ratio
 from pipeline.report.formats import count, decimal, duration, moment, percent, plural, signed_percent
-from pipeline.report.history import METRICS, Form, Record, change
+from pipeline.report.history import METRICS, Form, change
 
 FORMS = {metric.name: metric.form for metric in METRICS}
+HISTORY_CHARTS: list[tuple[ChartName, str, str, int]] = [
+    ("nights", "tokens_per_step", "Tokens per decoding step", 2),
+    ("nights_speed", "tokens_per_sec", "Tokens per second", 0),
+]
+HISTORY = "Oldest to newest; a star marks one that did not go well."
 CHANGE_WORDS = {"new": "new entities", "changed": "changed entities"}
 
 
@@ -18,7 +23,17 @@ def steps(figures: RunFigures) -> Section | None:
     ]
     has_errors = any(row[3] for row in rows)
     columns = ["step", "time", "state", *(["reason"] if has_errors else [])]
-    return Section("Steps", [table("Steps of the night", columns, [row[: len(columns)] for row in rows])])
+    return Section(
+        "Steps",
+        [
+            table(
+                "Steps of the night",
+                columns,
+                [row[: len(columns)] for row in rows],
+                num_last_words=len(columns) - 2,
+            )
+        ],
+    )
 
 
 def changes(figures: RunFigures) -> Section | None:
@@ -104,7 +119,9 @@ def comparison(figures: RunFigures) -> Section | None:
         [
             Text(_outside(shown)),
             Charts(_history_charts(figures)),
-            table(f"{this.capitalize()} beside the {what} before", columns, rows, note=note),
+            table(
+                f"{this.capitalize()} beside the {what} before", columns, rows, num_last_words=1, note=note
+            ),
         ],
     )
 
@@ -136,23 +153,16 @@ def shown(value: float | None, form: Form) -> str:
 def _history_charts(figures: RunFigures) -> list[Chart]:
     charts = []
     records = [*figures.history, figures.record]
-    for name, metric, title in (
-        ("nights", "tokens_per_step", "Tokens per decoding step"),
-        ("nights_speed", "tokens_per_sec", "Tokens per second"),
-    ):
+    for name, metric, title, digits in HISTORY_CHARTS:
         if sum(record["metrics"].get(metric) is not None for record in records) < 2:
             continue
         rows = [
-            [record["run_id"], record["state"], decimal(record["metrics"].get(metric))] for record in records
+            [record["run_id"], record["state"], decimal(record["metrics"].get(metric), digits)]
+            for record in records
         ]
         data = table(title, ["run", "state", title.lower()], rows, num_words=2)
-        charts.append(Chart(name, title, _history_text(records, metric, title), data))  # type: ignore[arg-type]
+        charts.append(Chart(name, title, HISTORY, data))
     return charts
-
-
-def _history_text(records: list[Record], metric: str, title: str) -> str:
-    values = [record["metrics"].get(metric) for record in records]
-    return f"{title}, oldest to newest: {', '.join(decimal(value) for value in values)}."
 
 
 def failures(figures: RunFigures) -> Section | None:
@@ -189,12 +199,13 @@ def _validation(figures: RunFigures) -> list[Block]:
         ]
         for part in figures.validation
     ]
-    columns = ["validated", "texts", "empty", "", "looping", ""]
+    columns = ["validated", "texts", "empty", "%", "looping", "%"]
     return [table("What validation found", columns, rows)] if rows else []
 
 
 def _with_share(number: int, whole: int) -> list[str]:
-    return [count(number), percent(ratio(number, whole))]
+    share = ratio(number, whole)
+    return [count(number), decimal(None if share is None else 100 * share)]
 
 
 def _quality(figures: RunFigures) -> list[Block]:
@@ -204,7 +215,7 @@ def _quality(figures: RunFigures) -> list[Block]:
     rows = [[check.name, check.value, check.budget, words[check.is_ok]] for check in figures.quality]
     bad = [check.name for check in figures.quality if check.is_ok is False]
     text = f"Outside the budget: {', '.join(bad)}." if bad else "Every measure is within its budget."
-    return [Text(text), table("Quality gate", ["measure", "value", "budget", "ok"], rows)]
+    return [Text(text), table("Quality gate", ["measure", "value", "budget", "ok"], rows, num_last_words=1)]
 
 
 def samples(figures: RunFigures) -> Section | None:

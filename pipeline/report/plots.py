@@ -78,16 +78,18 @@ def _for_page(svg: str, name: str) -> str:
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
-    svg = re.sub(r"font: ([^;\"]*?[\d.]+px) [^;\"]*", r"font: \1 var(--font)", svg)
+    svg = re.sub(r"font-family: [^;\"]*", "font-family: var(--font)", svg)
     svg = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{name}-", svg)
     return svg.replace("<svg", '<svg aria-hidden="true"', 1).strip()
 
 
 def _curve(name: ChartName) -> Callable[["Axes", RunFigures], None]:
     def draw_curve(axes: "Axes", figures: RunFigures) -> None:
+        highest = 0.0
         for minutes, values in _stretches(figures.speed.moments, name):
+            highest = max(highest, *values)
             axes.plot(minutes, values, color=FIRST, linewidth=1.6, marker="." if len(values) < 3 else "")
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.1 * highest or 1.0)
         axes.set_xlabel("minutes since the beginning")
 
     return draw_curve
@@ -109,8 +111,9 @@ def _sources(axes: "Axes", figures: RunFigures) -> None:
     axes.barh(names, drafted, color=PALE, edgecolor=FIRST, linewidth=0.8)
     axes.barh(names, accepted, color=FIRST)
     for row, (a, d) in enumerate(zip(accepted, drafted, strict=True)):
-        axes.text(d, row, f" {percent(ratio(a, d))} of {count(d)}", va="center")
-    axes.set_xlim(0, max(drafted) * 1.45)
+        label = f"{percent(ratio(a, d))} of {count(d)}"
+        axes.annotate(label, (d, row), (4, 0), textcoords="offset points", va="center")
+    axes.set_xlim(0, max(*drafted, 1) * 1.45)
     axes.set_xlabel("draft tokens")
     axes.grid(False)
     _thousands(axes)

@@ -72,7 +72,7 @@ def _of_night(outcome: _Outcome, night: Night, has_decoded: bool) -> Verdict:
         return Verdict(
             "stopped", f"The night stopped{last}, as it was told to: {_so_far(outcome)}.", None, RESUME
         )
-    if not night.is_good or night.failed_step is not None:
+    if not night.is_good:
         return _failed_night(outcome, night)
     broken = _broken(outcome)
     if broken is not None:

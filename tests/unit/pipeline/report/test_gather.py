@@ -20,6 +20,7 @@ def test_rows_tokens_and_groups_are_those_of_the_parts(builder, dataset):
     assert figures.rows.finish_reasons == {"item": {"stop": 12}}
     assert figures.rows.lengths["item"].tolist() == [0] * 8 + [12]
     assert figures.num_failed == {} and figures.failures == []
+    assert figures.facts.acceptance == "relaxed(k=2,p=0.1)"
     assert figures.verdict.headline.startswith("The run went well: all 12 texts were written")
 
 

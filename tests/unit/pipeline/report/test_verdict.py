@@ -71,3 +71,9 @@ def test_a_night_that_only_lost_entities_wrote_no_text(dataset):
     RunBuilder(dataset).night(counts={"user": {"carried": 5, "gone": 2}})
     verdict = gather(layout, dataset).verdict
     assert verdict.headline.startswith("The night went well: no text had to be written; 5 were carried over.")
+
+
+def test_a_night_that_is_done_in_the_end_went_well_whatever_failed_in_an_earlier_session(builder, dataset):
+    layout = builder.build()
+    builder.night(steps=[{"name": "report", "status": "failed", "error": "disk full"}])
+    assert gather(layout, dataset).verdict.state == "done"

@@ -70,6 +70,7 @@ def test_the_page_is_whole_and_needs_nothing_else(full, dataset):
     ids = [value for name, value in page.attributes if name == "id"]
     assert len(ids) == len(set(ids))
     assert page.tags.count("svg") == 6
+    assert "DejaVu" not in full.report("html").read_text(encoding="utf-8")  # pictures take the page's font
     assert written.html.endswith("runs/night-1/report.html")
 
 

@@ -89,27 +89,27 @@ def _costs(options: Options, settings: RunSettings, overrides: list[str]) -> Non
     from pipeline.scale.prompt_costs import measure_pools, measure_prompts
     from pipeline.scale.ray_costs import measure_ray
 
+    sizes, entities = _numbers(options, "rows"), _numbers(options, "entities")[0]
     with tempfile.TemporaryDirectory(prefix="costs-") as folder:
         costs = measure_prompts(settings)
-        costs += measure_costs(Path(folder), _numbers(options, "rows"), SHARD_SIZE)
+        costs += measure_costs(Path(folder), sizes, SHARD_SIZE)
         costs += measure_pools(Path(folder) / "pools")
         costs += measure_ray(Path(folder) / "ray.log")
     save_costs(costs, _bench(settings) / "costs.json")
-    entities = _numbers(options, "entities")[0]
     print(costs_table(costs, entities, -(-entities // SHARD_SIZE), max(NUM_WORKERS)))
 
 
 def _simulate(options: Options, settings: RunSettings, overrides: list[str]) -> None:
     if not options["run"]:
         raise ConfigError("--run: missing; a run whose parts tell the shard times")
+    rates, num_shards = _numbers(options, "faster"), -(-_numbers(options, "entities")[0] // SHARD_SIZE)
     costs = load_costs(_bench(settings) / "costs.json")
     spans, num_rows = shard_spans(RunLayout(Path(options["run"])))
     times = tuple(end - start for start, end in spans)
     row_sec = sum(times) / num_rows / SHARDS_PER_WORKER
     print(f"{len(times)} shards measured: {row_sec:.4f} s of a worker for each row\n")
     played = []
-    for faster in _numbers(options, "faster"):
-        num_shards = -(-_numbers(options, "entities")[0] // SHARD_SIZE)
+    for faster in rates:
         work = Workload(num_shards, row_sec / faster * SHARD_SIZE * SHARDS_PER_WORKER, times)
         played += _played(f"{faster}x as fast", work, costs)
     print(played_table(played))

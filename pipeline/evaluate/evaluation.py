@@ -23,7 +23,7 @@ class Evaluation:
         return {
             "version": self.version,
             "meta": self.meta,
-            "rows": [asdict(result) for result in self.results],
+            "rows": [result.as_dict() for result in self.results],
             "summaries": [asdict(summary) for summary in self.summaries],
             "comparisons": [asdict(comparison) for comparison in self.comparisons],
         }

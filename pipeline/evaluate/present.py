@@ -32,8 +32,8 @@ def _what_was_compared(found: Evaluation) -> str:
         f"{meta['positive_share_of_test']:.0%} of them positive. Knowledge: {meta['model']}, prompts "
         f"{meta['prompt_set']}, at most {meta['max_tokens']['user']} tokens for a user and "
         f"{meta['max_tokens']['item']} for an item; vectors: {meta['encoder']}, PCA to {meta['dimension']}. "
-        f"{num_seeds} seeds; intervals of 95 % over the seeds (they show the noise of training, not that of "
-        "another test period)."
+        f"{num_seeds} seeds. Intervals of 95 %: over the seeds (Student's t, the noise of training), and "
+        "with test users and seeds drawn anew (bootstrap)."
     )
 
 
@@ -68,12 +68,12 @@ def _spread(interval: Interval) -> str:
 
 def _differences_table(found: Evaluation) -> str:
     lines = [
-        "| paired by seed | model | AUC | 95 % | logloss | 95 % |",
-        "|---|---|---:|---:|---:|---:|",
+        "| paired by seed | model | AUC | 95 % (seeds) | 95 % (users, seeds) | logloss | 95 % (seeds) |",
+        "|---|---|---:|---:|---:|---:|---:|",
     ]
     lines += [
         f"| {one.knowledge} - {one.baseline} | {one.model} | {one.auc.mean:+.4f} | {_range(one.auc)} | "
-        f"{one.logloss.mean:+.4f} | {_range(one.logloss)} |"
+        f"{_range(one.auc_resampled or one.auc)} | {one.logloss.mean:+.4f} | {_range(one.logloss)} |"
         for one in found.comparisons
     ]
     return "\n".join(lines)
@@ -95,32 +95,38 @@ def verdicts(found: Evaluation) -> list[str]:
 
 
 def _goal_line(one: Comparison, goal: float) -> str:
-    within = one.auc.is_within(goal)
-    shown = f"{one.model}: AUC(relaxed) - AUC(greedy) = {one.auc.mean:+.4f} ({_range(one.auc)})"
+    within = one.auc_range.is_within(goal)
+    shown = f"{one.model}: AUC(relaxed) - AUC(greedy) = {one.auc.mean:+.4f} ({_range(one.auc_range)})"
     if within is None:
         return (
             f"{shown}: the interval is wider than the goal of ±{goal:g} allows to tell; more seeds "
-            "(evaluation.num_seeds) narrow it."
+            "(evaluation.num_seeds) and more entities (limit) narrow it."
         )
-    return f"{shown}: the goal of ±{goal:g} is {'met' if within else 'MISSED'}."
+    if within:
+        return f"{shown}: the goal of ±{goal:g} is met."
+    return (
+        f"{shown}: the goal of ±{goal:g} is MISSED: relaxed is {'better' if one.auc.mean > 0 else 'worse'}."
+    )
 
 
 def _gain_line(one: Comparison) -> str:
-    shown = f"{one.auc.mean:+.4f} AUC ({_range(one.auc)}), mean of all models"
-    if one.auc.low > 0:
+    found = one.auc_range
+    shown = f"{one.auc.mean:+.4f} AUC ({_range(found)}), mean of all models"
+    if found.low > 0:
         return f"{one.knowledge} knowledge helps over no knowledge: {shown}."
-    if one.auc.high < 0:
+    if found.high < 0:
         return f"{one.knowledge} knowledge HURTS compared with no knowledge: {shown}."
-    return f"{one.knowledge} knowledge brings NO gain over no knowledge: {shown}."
+    return f"{one.knowledge} knowledge brings NO gain over no knowledge that its interval shows: {shown}."
 
 
 def _control_line(one: Comparison) -> str:
-    shown = f"{one.auc.mean:+.4f} AUC ({_range(one.auc)}) against greedy, mean of all models"
-    if one.auc.high < 0:
+    shown = f"{one.auc.mean:+.4f} AUC ({_range(one.auc_range)}) against greedy, mean of all models"
+    if one.auc_range.high < 0:
         return f"The control loses, as it must: knowledge of the wrong entities has {shown}."
     return (
-        f"The control does NOT lose: knowledge of the wrong entities has {shown}. What these texts say of "
-        "their entities carries nothing that the models use."
+        f"The control does NOT lose for certain: knowledge of the wrong entities has {shown}. That these "
+        "texts say anything of their entities that the models use is not shown, so a difference between "
+        "greedy and relaxed texts is not shown to mean anything either."
     )
 
 

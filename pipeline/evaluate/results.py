@@ -1,6 +1,8 @@
 """What is compared, and what one training yields."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import numpy as np
 
 from pipeline.evaluation_settings import CtrModel
 
@@ -22,6 +24,7 @@ class Result:
     """What one trained model is worth on the test interactions.
 
     `auc_warm`: of the users that were known before the cutoff; None if they gave labels of one kind.
+    `predicted`: float64 probabilities of the test events, in their order.
     """
 
     model: str
@@ -31,3 +34,8 @@ class Result:
     logloss: float
     auc_warm: float | None
     num_epochs: int
+    predicted: np.ndarray = field(repr=False, compare=False, default_factory=lambda: np.empty(0))
+
+    def as_dict(self) -> dict[str, object]:
+        """The row of `evaluation/<version>.json`."""
+        return {name: value for name, value in vars(self).items() if name != "predicted"}

@@ -19,6 +19,7 @@ from pipeline.evaluate.knowledge_sets import (
     entity_table,
     generate_sets,
 )
+from pipeline.evaluate.resampling import Replicates, resample_users
 from pipeline.evaluate.results import GREEDY, KNOWLEDGE, NONE, Result, Trial
 from pipeline.evaluate.split import (
     TEST,
@@ -76,9 +77,14 @@ def evaluate(
         meta=meta,
         results=results,
         summaries=summarize_results(results),
-        comparisons=compare(results, BASELINES),
+        comparisons=compare(results, BASELINES, _replicates(events, results)),
         goal=settings.evaluation.goal,
     )
+
+
+def _replicates(events: Events, results: list[Result]) -> Replicates:
+    test = events.of_part(TEST)
+    return resample_users(results, events.labels[test], events.users[test])
 
 
 def _require_ctr_library() -> None:

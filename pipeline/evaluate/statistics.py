@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 from scipy import stats
 
+from pipeline.evaluate.resampling import Replicates, difference_interval
 from pipeline.evaluate.results import Result
 
 CONFIDENCE = 0.95
@@ -64,6 +65,13 @@ class Comparison:
     baseline: str
     auc: Interval
     logloss: Interval
+    auc_resampled: Interval | None = None  # test users and seeds drawn anew; the mean is that of `auc`
+
+    @property
+    def auc_range(self) -> Interval:
+        """The wider of both intervals of AUC to each side."""
+        other = self.auc_resampled or self.auc
+        return Interval(self.auc.mean, min(self.auc.low, other.low), max(self.auc.high, other.high))
 
 
 def summarize_results(results: Sequence[Result]) -> list[Summary]:
@@ -79,24 +87,34 @@ def summarize_results(results: Sequence[Result]) -> list[Summary]:
     ]
 
 
-def compare(results: Sequence[Result], baselines: Sequence[str]) -> list[Comparison]:
+def compare(
+    results: Sequence[Result], baselines: Sequence[str], replicates: Replicates | None = None
+) -> list[Comparison]:
     """Every knowledge against each of `baselines`, for each model and for their mean (`all`)."""
     models = list(dict.fromkeys(result.model for result in results))
     knowledge = list(dict.fromkeys(result.knowledge for result in results))
     pairs = [(name, baseline) for baseline in baselines for name in knowledge if name != baseline]
     return [
-        Comparison(
-            model,
-            name,
-            baseline,
-            Interval.of(_differences(results, models if model == ALL else [model], name, baseline, "auc")),
-            Interval.of(
-                _differences(results, models if model == ALL else [model], name, baseline, "logloss")
-            ),
-        )
+        _comparison(results, replicates, model, models if model == ALL else [model], name, baseline)
         for name, baseline in pairs
         for model in [*models, ALL]
     ]
+
+
+def _comparison(
+    results: Sequence[Result],
+    replicates: Replicates | None,
+    label: str,
+    models: Sequence[str],
+    name: str,
+    baseline: str,
+) -> Comparison:
+    auc = Interval.of(_differences(results, models, name, baseline, "auc"))
+    resampled = None
+    if replicates is not None:
+        resampled = Interval(auc.mean, *difference_interval(replicates, models, name, baseline, CONFIDENCE))
+    logloss = Interval.of(_differences(results, models, name, baseline, "logloss"))
+    return Comparison(label, name, baseline, auc, logloss, resampled)
 
 
 def _differences(

@@ -114,6 +114,7 @@ def _measured(bench: Workbench, trial: Trial, predicted: np.ndarray, num_epochs:
         logloss=float(log_loss(labels[test], predicted)),
         auc_warm=float(roc_auc_score(labels[warm], warm_predicted)) if has_both else None,
         num_epochs=num_epochs,
+        predicted=predicted,
     )
 
 

@@ -67,7 +67,7 @@ def test_it_says_plainly_what_knowledge_is_worth(gain, words):
 
 
 @pytest.mark.parametrize(
-    ("control", "words"), [(-0.02, "The control loses"), (0.0, "The control does NOT lose")]
+    ("control", "words"), [(-0.02, "The control loses"), (0.0, "The control does NOT lose for certain")]
 )
 def test_a_control_that_does_not_lose_is_no_secret(control, words):
     assert any(line.startswith(words) for line in verdicts(evaluation([0.0] * 5, control=control)))

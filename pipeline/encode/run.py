@@ -1,6 +1,6 @@
 """The whole step: texts of a snapshot or a run to a complete version of embeddings.
 
-Memory: about 100 bytes for each entity of a kind (ids and hashes), and one part of texts and vectors.
+Memory: ids and hashes of all entities of a kind, and one part of texts and vectors.
 """
 
 import logging

@@ -49,8 +49,15 @@ def compare(
     """
     tables = [CHANGES.empty_table()]
     for kind in KINDS:
-        of_kind = [_of_kind(table, kind) for table in (base, prompts, chosen, known)]
-        tables += _compare_kind(kind, *of_kind, fingerprint, cutoff)
+        tables += _compare_kind(
+            kind,
+            _of_kind(base, kind),
+            _of_kind(prompts, kind),
+            _of_kind(chosen, kind),
+            _of_kind(known, kind),
+            fingerprint,
+            cutoff,
+        )
     return conform(pa.concat_tables(tables), CHANGES, "changes", unique=("kind", "entity_id"))
 
 

@@ -145,7 +145,7 @@ def plot(found: Evaluation, path: Path) -> None:
         ]
         _points(left, intervals, place, name)
         differences = [
-            one.auc
+            one.auc_range
             for model in models
             for one in found.comparisons
             if (one.model, one.knowledge, one.baseline) == (model, name, GREEDY)
@@ -157,8 +157,8 @@ def plot(found: Evaluation, path: Path) -> None:
     right.axhspan(-found.goal, found.goal, color="grey", alpha=0.3, label=f"goal ±{found.goal:g}")
     left.set_ylabel("test AUC, mean and 95 % interval")
     right.set_ylabel("AUC minus that of greedy knowledge, paired by seed")
-    left.legend()
-    right.legend()
+    for axis in (left, right):
+        axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     figure.suptitle(f"{found.meta['dataset']}, knowledge by {found.meta['model']}", fontsize=10)
     figure.tight_layout()
     figure.savefig(path, dpi=130)
@@ -169,5 +169,8 @@ def _points(axis: object, intervals: list[Interval], place: int, label: str) -> 
     """The intervals side by side, shifted a little for each `place`."""
     places = [number + 0.12 * (place - 2) for number in range(len(intervals))]
     means = [interval.mean for interval in intervals]
-    reach = [interval.half_width for interval in intervals]
+    reach = [
+        [interval.mean - interval.low for interval in intervals],
+        [interval.high - interval.mean for interval in intervals],
+    ]
     axis.errorbar(places, means, yerr=reach, fmt="o", capsize=3, label=label, color=f"C{place}")  # type: ignore[attr-defined]

@@ -39,7 +39,7 @@ def sampled_rows(run: RunLayout, run_id: str, num_entities: int) -> pa.Table:
         ids = ids.take(pc.sort_indices(ids))
         number = min(len(ids), -(-num_entities // len(KINDS)))
         chosen = ids.take(pa.array(np.sort(rng.choice(len(ids), number, replace=False)), pa.int64()))
-        wanted = (pc.field("kind") == kind) & pc.field("entity_id").isin(chosen.to_pylist())
+        wanted = (pc.field("kind") == kind) & pc.field("entity_id").isin(chosen.combine_chunks())
         parts.append(rows.to_table(filter=wanted & relaxed).sort_by("entity_id"))
     return pa.concat_tables(parts)
 
@@ -52,7 +52,7 @@ def variant_plan(run: RunLayout, sample: pa.Table, shard_size: int) -> pa.Table:
     planned = parquet_dataset([run.plan], PLAN)
     parts = []
     for kind in KINDS:
-        ids = sample.filter(pc.equal(sample["kind"], kind))["entity_id"].to_pylist()
+        ids = sample.filter(pc.equal(sample["kind"], kind))["entity_id"].combine_chunks()
         rows = planned.to_table(
             columns=PROMPTS.names, filter=(pc.field("kind") == kind) & pc.field("entity_id").isin(ids)
         )

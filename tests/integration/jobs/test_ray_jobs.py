@@ -20,6 +20,7 @@ CHECKOUT = Path(__file__).resolve().parents[3]
 START_SEC = 60
 TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 PATIENCE_SEC = 180
+pytestmark = pytest.mark.slow  # a minute each: every job starts a driver of its own on the cluster
 
 
 def free_port() -> int:

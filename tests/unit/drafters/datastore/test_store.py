@@ -74,7 +74,8 @@ def test_previous_is_the_youngest_text_over_all_segments(tmp_path):
     assert second.previous(*POOL, entity_key("a")).tolist() == [5, 6]
     assert second.previous(*POOL, entity_key("7")).tolist() == [7]
     assert second.previous(*POOL, entity_key("absent")) is None
-    assert second.previous("item", "absent", entity_key("a")) is None
+    assert second.previous("item", "absent", entity_key("a")).tolist() == [5, 6]  # it changed its group
+    assert second.previous("user", POOL[1], entity_key("a")) is None
 
 
 def test_the_calibration_travels_with_the_version(tmp_path):

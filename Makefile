@@ -1,7 +1,7 @@
 # `make help` lists the targets. Every target sets up what it needs.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup generate report nightly publish bench test lint format lock clean bench-tools bench-datastore ctr-tools encode export evaluate
+.PHONY: help setup generate report nightly publish bench test test-all lint format lock clean bench-tools bench-datastore ctr-tools encode export evaluate
 
 DATASET ?= movielens
 LIMIT ?=
@@ -53,6 +53,9 @@ publish: setup ## Publish a run: ARGS="run_id=..."; or ARGS=list, ARGS=rollback
 
 test: ctr-tools ## Run the unit and integration tests
 	@.venv/bin/python -m pytest -q -m 'not slow and not gpu' $(TESTS)
+
+test-all: ctr-tools ## Run the tests that take minutes too: faults, nights, domains, jobs on a cluster
+	@.venv/bin/python -m pytest -q -m 'not gpu' $(TESTS)
 
 encode: setup ## Turn the published texts of DATASET into vectors; ARGS="encoder=... encoder.reduced_dim=64"
 	@.venv/bin/python -m jobs.encode 'dataset=$(DATASET)' $(ARGS)

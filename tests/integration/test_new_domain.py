@@ -9,6 +9,8 @@ from pathlib import Path
 import pyarrow.dataset as ds
 import pytest
 
+pytestmark = pytest.mark.slow  # a run with the real engine, on a machine that has nothing prepared
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 PAGE = (CHECKOUT / "docs" / "new-domain.md").read_text(encoding="utf-8")
 
@@ -65,7 +67,6 @@ def test_prompts_of_ones_own(followed):
     )
 
 
-@pytest.mark.slow
 def test_knowledge_is_generated_from_yaml_alone(followed):
     shown = run(followed, blocks("sh")[2])
     assert shown.returncode == 0, shown.stderr

@@ -10,6 +10,8 @@ from pipeline.generate.engine import TextEngine, TextRequest
 from pipeline.models.tokenizer import load_tokenizer
 from pipeline.prompts.outputs import parse_output
 
+pytestmark = pytest.mark.slow  # two engines
+
 TITLES = [
     "Quiet Harbor", "The Long Orchard", "Seven Lanterns", "Night Ferry", "A Winter Map", "Copper Sky",
     "The Glass Mill", "Paper Wolves", "Salt and Ember", "The Ninth Door", "Low Tide", "Kingfisher",

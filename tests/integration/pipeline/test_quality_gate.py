@@ -17,6 +17,8 @@ from pipeline.road import generate_knowledge
 from pipeline.storage.layout import DatasetLayout, models_folder
 from pipeline.storage.parts import knowledge_dataset
 
+pytestmark = pytest.mark.slow  # three engines
+
 SMALL = [
     "limit=8",
     "run_id=gated",

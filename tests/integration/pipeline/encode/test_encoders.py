@@ -39,6 +39,7 @@ def test_max_tokens_cuts_and_a_prefix_counts(encoder):
     assert np.allclose(prefixed, encoder.encode(["query: a film"]), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_vllm_gives_the_same_vectors(encoder):
     served = load_encoder(EncoderSettings(backend="vllm", batch_size=4)).encode(TEXTS)
     expected = encoder.encode(TEXTS)

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
+import pytest
 
 from drafters.datastore import Datastore
 from pipeline.generate.dispatch import generate_shards
@@ -13,6 +14,8 @@ from pipeline.pools import extend_pools, version_in_force
 from pipeline.storage.layout import DatasetLayout, RunLayout
 from tests.generation import ToyWorker, make_spec
 from tests.integration.pipeline.faults.toy_runs import assert_complete, num_runs, write_plan
+
+pytestmark = pytest.mark.slow  # twenty kills: a minute and a half
 
 NUM_KILLS = 20
 NUM_SHARDS = 200

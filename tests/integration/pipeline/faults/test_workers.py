@@ -111,7 +111,7 @@ def test_a_lost_machine_costs_its_shards_no_attempt(cluster, node, layout):
 
 
 def test_workers_join_with_a_machine_and_leave_with_it(cluster, node, layout):
-    plan = write_plan(layout, num_shards=60)
+    plan = write_plan(layout, num_shards=150)
     spec = make_spec(layout, num_workers="auto", cpus_per_worker=1, address="here", max_shard_attempts=1)
     ready, joined, left = [], [], []
 

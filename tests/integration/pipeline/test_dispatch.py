@@ -143,6 +143,7 @@ def test_a_killed_worker_is_replaced_and_its_shards_run_again(own_ray, layout, c
     assert capfd.readouterr().out == ""  # Ray prints the death of a worker, but not on the terminal
 
 
+@pytest.mark.slow
 def test_bad_shards_are_given_up_and_take_no_other_with_them(own_ray, layout):
     plan = write_plan(layout, num_shards=6)
     spec = make_spec(layout, num_workers=1, max_shard_attempts=2)
@@ -250,6 +251,7 @@ def wait_until_dead(pids):
     assert not any(map(is_alive, pids))
 
 
+@pytest.mark.slow
 def test_a_driver_killed_at_any_moment_resumes_and_each_entity_stands_once(own_ray, layout):
     plan = write_plan(layout, num_shards=30)
     shared_ray = ray.get_runtime_context().gcs_address

@@ -52,6 +52,7 @@ def copy_pools(folder, log):
     logging.info("mapped %d tokens", store.num_tokens)
 
 
+@pytest.mark.slow
 def test_a_run_in_a_bucket_killed_in_between_ends_complete_with_pools_that_a_node_copies_once(
     bucket, cluster, node, tmp_path
 ):

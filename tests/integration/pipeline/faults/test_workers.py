@@ -13,6 +13,8 @@ from pipeline.generate.dispatch import generate_shards, run_shards
 from tests.generation import ToyWorker, make_spec
 from tests.integration.pipeline.faults.toy_runs import assert_complete, num_runs, write_plan
 
+pytestmark = pytest.mark.slow  # machines and workers that hang, die and join: two minutes together
+
 PATIENCE_SEC = 60
 
 

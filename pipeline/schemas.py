@@ -116,6 +116,15 @@ KNOWLEDGE = pa.schema(
     ]
 )
 
+# How a row was decoded: its columns that are summed up over rows.
+DECODING_COUNTS = (
+    "num_output_tokens",
+    "num_decode_steps",
+    "num_draft_tokens",
+    "num_accepted_tokens",
+    "num_relaxed_tokens",
+)
+
 
 def conform(table: pa.Table, schema: pa.Schema, what: str, unique: tuple[str, ...] = ()) -> pa.Table:
     """Return `table` cast to `schema`; raise `DataError` naming `what` if it does not fit.

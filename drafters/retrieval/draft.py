@@ -116,6 +116,20 @@ def _fill_suffix(context: Any, length: int, start: int, boundary: int, suffix: A
 
 
 @numba.njit(nogil=True, cache=True)
+def _search_segment(
+    segment: Any, text: Any, length: int, start: int, suffix: Any, table: Any, found: int
+) -> int:
+    """Add the nearest occurrences in a row of the segment table of what ends text[start:length]."""
+    size, source = segment[2], segment[4]
+    index = view_i32(segment[1], size)
+    if segment[3] == 2:
+        count = _fill_suffix(text, length, start, 0xFFFF, suffix)
+        return _search_pool(view_u16(segment[0], size), index, suffix, count, 0xFFFF, source, table, found)
+    count = _fill_suffix(text, length, start, 0xFFFFFFFF, suffix)
+    return _search_pool(view_u32(segment[0], size), index, suffix, count, 0xFFFFFFFF, source, table, found)
+
+
+@numba.njit(nogil=True, cache=True)
 def _vote(table: Any, active: Any, found: int, depth: int, ballot: Any) -> int:
     """Count the votes at `depth`; fill `ballot`, return the number of distinct tokens."""
     continuations, lengths, sources, _ = table
@@ -254,23 +268,12 @@ def draft_rows(
         if previous[slot, 1] > 0:
             earlier = view_i32(previous[slot, 0], previous[slot, 1])
             count = _fill_suffix(text, length, output_start[slot], END, suffix)
-            first = found
+            num_own = found
             found = _search_text(earlier, len(earlier), len(earlier), suffix, count, PREVIOUS, table, found)
-            _count_beginning(table, first, found, count)
+            _count_beginning(table, num_own, found, count)
         for entry in range(segment_offsets[slot, 0], segment_offsets[slot, 1]):
             segment = segments[segment_lists[entry]]
-            size, source = segment[2], segment[4]
-            index = view_i32(segment[1], size)
-            if segment[3] == 2:
-                count = _fill_suffix(text, length, output_start[slot], 0xFFFF, suffix)
-                found = _search_pool(
-                    view_u16(segment[0], size), index, suffix, count, 0xFFFF, source, table, found
-                )
-            else:
-                count = _fill_suffix(text, length, output_start[slot], 0xFFFFFFFF, suffix)
-                found = _search_pool(
-                    view_u32(segment[0], size), index, suffix, count, 0xFFFFFFFF, source, table, found
-                )
+            found = _search_segment(segment, text, length, output_start[slot], suffix, table, found)
         out = (state[0][slot], state[1][slot], state[2][slot], state[3][slot])
         state[4][slot] = _extend_draft(
             table, found, weights, floor, min(max_tokens[row], width), ballot, active, out

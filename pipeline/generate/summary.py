@@ -16,17 +16,11 @@ from rich.table import Table
 from pipeline.generate.contract import SourceCounts
 from pipeline.generate.dispatch import GenerationOutcome
 from pipeline.generate.progress import duration
+from pipeline.schemas import DECODING_COUNTS
 from pipeline.storage.layout import RunLayout
 
 NGRAM_TOKENS = 8
 MAX_REASONS = 20
-COUNTS = (
-    "num_output_tokens",
-    "num_decode_steps",
-    "num_draft_tokens",
-    "num_accepted_tokens",
-    "num_relaxed_tokens",
-)
 
 
 @dataclass(frozen=True)
@@ -140,9 +134,9 @@ def summarize(
 def _counts(batch: pa.RecordBatch) -> Counter[tuple[str, str, str]]:
     """Sums by (kind, finish reason, column); `num_rows`: rows, `num_unparsed`: those without `parsed`."""
     keys = ["kind", "finish_reason"]
-    table = pa.Table.from_batches([batch.select([*keys, *COUNTS])])
+    table = pa.Table.from_batches([batch.select([*keys, *DECODING_COUNTS])])
     table = table.append_column("num_unparsed", pc.is_null(batch["parsed"]).cast(pa.int32()))
-    names = [*COUNTS, "num_unparsed"]
+    names = [*DECODING_COUNTS, "num_unparsed"]
     sums = table.group_by(keys).aggregate([([], "count_all"), *((name, "sum") for name in names)])
     counts: Counter[tuple[str, str, str]] = Counter()
     for row in sums.to_pylist():
@@ -159,7 +153,7 @@ def _kind_summary(kind: str, counts: Counter[tuple[str, str, str]], is_structure
         for (of_kind, reason, name), number in sorted(counts.items())
         if of_kind == kind and name == "num_rows"
     }
-    sums = {name: sum(counts[kind, reason, name] for reason in reasons) for name in COUNTS}
+    sums = {name: sum(counts[kind, reason, name] for reason in reasons) for name in DECODING_COUNTS}
     num_unparsed = sum(counts[kind, reason, "num_unparsed"] for reason in reasons)
     return KindSummary(
         kind=kind,

@@ -7,24 +7,17 @@ from pipeline.id_sets import ids_of
 from pipeline.night.changes import PLANNED, ids_with
 from pipeline.publish.content import Content
 from pipeline.publish.snapshot import read_columns
+from pipeline.schemas import DECODING_COUNTS
 from pipeline.settings import KINDS
 from pipeline.storage.layout import DatasetLayout, RunLayout
 from pipeline.storage.parts import committed_shards, knowledge_dataset
 
-COUNTS = (
-    "num_output_tokens",
-    "num_decode_steps",
-    "num_draft_tokens",
-    "num_accepted_tokens",
-    "num_relaxed_tokens",
-)
-
 
 def figures_by_change(run: RunLayout, content: Content) -> dict[str, dict[str, int]]:
     """For new and for changed entities: texts that the run wrote, and the sums of their counts."""
-    columns = ["kind", "entity_id", *COUNTS]
+    columns = ["kind", "entity_id", *DECODING_COUNTS]
     if not committed_shards(run):
-        return {change: dict.fromkeys(("num_rows", *COUNTS), 0) for change in PLANNED}
+        return {change: dict.fromkeys(("num_rows", *DECODING_COUNTS), 0) for change in PLANNED}
     rows = knowledge_dataset(run).to_table(columns=columns)
     return {change: _sums(_rows_with(rows, content, change)) for change in PLANNED}
 
@@ -39,7 +32,9 @@ def _rows_with(rows: pa.Table, content: Content, change: str) -> pa.Table:
 
 
 def _sums(rows: pa.Table) -> dict[str, int]:
-    return {"num_rows": rows.num_rows} | {name: pc.sum(rows[name], min_count=0).as_py() for name in COUNTS}
+    return {"num_rows": rows.num_rows} | {
+        name: pc.sum(rows[name], min_count=0).as_py() for name in DECODING_COUNTS
+    }
 
 
 def carried_tokens(layout: DatasetLayout, content: Content) -> int:

@@ -9,15 +9,9 @@ import numpy as np
 
 from pipeline.generate.contract import SourceCounts
 from pipeline.report.night import Night
+from pipeline.schemas import DECODING_COUNTS
 
 State = Literal["done", "failed", "stopped", "running"]
-COUNTS = (
-    "num_output_tokens",
-    "num_decode_steps",
-    "num_draft_tokens",
-    "num_accepted_tokens",
-    "num_relaxed_tokens",
-)
 
 
 def ratio(part: float, whole: float) -> float | None:
@@ -39,14 +33,14 @@ class Decoding:
     @staticmethod
     def total(parts: Iterable["Decoding"]) -> "Decoding":
         """The sum of `parts`."""
-        sums = [0] * (len(COUNTS) + 1)
+        sums = [0] * (len(DECODING_COUNTS) + 1)
         for part in parts:
             sums = [a + b for a, b in zip(sums, part.as_tuple(), strict=True)]
         return Decoding(*sums)
 
     def as_tuple(self) -> tuple[int, ...]:
         """The fields in their order."""
-        return (self.num_rows, *(getattr(self, name) for name in COUNTS))
+        return (self.num_rows, *(getattr(self, name) for name in DECODING_COUNTS))
 
     @property
     def tokens_per_step(self) -> float | None:

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.generate.summary import repeated_shares
-from pipeline.report.figures import COUNTS, Decoding, RowFigures, Sample
+from pipeline.report.figures import Decoding, RowFigures, Sample
+from pipeline.schemas import DECODING_COUNTS
 from pipeline.storage.layout import RunLayout
 from pipeline.storage.location import open_parquet
 
@@ -20,7 +21,7 @@ MAX_MEASURED = 200_000  # texts searched for repeats; of a larger run every n-th
 LOOPING_SHARE = 0.5  # a text loops if it ended for it, or if so many of its 8-grams stood in it before
 MAX_SAMPLE_CHARS = 700
 KEYS = ["entity_id", "kind", "group", "acceptance", "finish_reason"]
-COLUMNS = [*KEYS, *COUNTS, "token_ids", "generated_at"]
+COLUMNS = [*KEYS, *DECODING_COUNTS, "token_ids", "generated_at"]
 SAMPLE_COLUMNS = [
     "entity_id",
     "kind",
@@ -87,10 +88,12 @@ class RowGatherer:
 
     def _add_sums(self, batch: pa.RecordBatch) -> None:
         keys = ["kind", "group", "acceptance", "finish_reason"]
-        table = pa.Table.from_batches([batch.select([*keys, *COUNTS])])
-        sums = table.group_by(keys).aggregate([([], "count_all"), *((name, "sum") for name in COUNTS)])
+        table = pa.Table.from_batches([batch.select([*keys, *DECODING_COUNTS])])
+        sums = table.group_by(keys).aggregate(
+            [([], "count_all"), *((name, "sum") for name in DECODING_COUNTS)]
+        )
         for row in sums.to_pylist():
-            values = np.array([row["count_all"], *(row[f"{name}_sum"] for name in COUNTS)], np.int64)
+            values = np.array([row["count_all"], *(row[f"{name}_sum"] for name in DECODING_COUNTS)], np.int64)
             key = row["kind"], row["group"]
             self._sums[key] = self._sums.get(key, 0) + values
             self._rules[key].add(row["acceptance"])

@@ -44,7 +44,14 @@ class Job:
 
     def workers(self) -> list[psutil.Process]:
         children = psutil.Process(self.process.pid).children(recursive=True)
-        return [child for child in children if "ShardServer" in " ".join(child.cmdline())]
+        return [child for child in children if is_worker(child)]
+
+
+def is_worker(process: psutil.Process) -> bool:
+    try:
+        return "ShardServer" in " ".join(process.cmdline())
+    except psutil.NoSuchProcess:  # it ended in the meantime, and may wait as a zombie for its parent
+        return False
 
 
 def wait_for(condition, what: str) -> None:

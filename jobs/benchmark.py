@@ -15,7 +15,7 @@ from pipeline.settings import RunSettings
 )
 def main(settings: RunSettings) -> None:
     """Measure, then write data/bench/generation.json, a table and a plot."""
-    from pipeline.benchmark.present import bound_table, plot, speed_table, verdicts
+    from pipeline.benchmark.present import bound_table, plot, prefill_table, speed_table, verdicts
     from pipeline.benchmark.run import as_dicts, machine_description, run_benchmark
     from pipeline.storage.files import write_json, write_text
 
@@ -23,9 +23,20 @@ def main(settings: RunSettings) -> None:
     rows = run_benchmark(settings, folder)
     write_json(as_dicts(rows), folder / "generation.json")
     machine = machine_description()
-    note = f"{settings.model.name}, {machine}; pools of {settings.bench.num_pool} other entities of each kind"
-    bounds = "Tokens per step / cost of a step (tokens per step of texts that do not loop; looping share)"
-    text = "\n\n".join([note, speed_table(rows), *verdicts(rows), bounds, bound_table(rows)])
+    bench = settings.bench
+    pool = "published texts" if bench.use_published else f"{bench.num_pool} texts of each kind"
+    note = f"{settings.model.name}, {machine}; pools: {pool}, of other entities"
+    parts = [
+        note,
+        "Decoding alone, prompts in the prefix cache: ratio to none, median (lowest-highest of the rounds)",
+        speed_table(rows),
+        *verdicts(rows),
+        "The time of reading each prompt included",
+        prefill_table(rows),
+        "Tokens per step / cost of a step (tokens per step of texts that do not loop; looping share)",
+        bound_table(rows),
+    ]
+    text = "\n\n".join(parts)
     write_text(text + "\n", folder / "generation.md")
     plot(rows, folder / "generation.png", note)
     print(f"\n{text}\n\n{folder / 'generation.json'}, {folder / 'generation.png'}")

@@ -305,6 +305,7 @@ class BenchSettings(Settings):
     concurrencies: list[Annotated[int, Field(ge=1)]] = Field(default=[1, 4, 16, 64], min_length=1)
     num_repeats: int = Field(default=3, ge=1)
     num_pool: int = Field(default=600, ge=1)
+    use_published: bool = False
     num_warmup: int = Field(default=32, ge=1)
 
 

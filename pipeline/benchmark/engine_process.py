@@ -20,11 +20,12 @@ from pipeline.generate.run_log import redirect_output
 class Window:
     """What was measured while `concurrency` requests were in flight."""
 
-    num_tokens: int
-    seconds: float
+    num_tokens: int  # of all requests, fillers included
+    seconds: float  # of decoding: the prompts were in the prefix cache
     num_steps: int  # of the engine
     drafter_sec: float
-    texts: list[WrittenText]  # finished within the window
+    prefill_sec: float  # of one prompt, in a batch of prompts
+    texts: dict[str, WrittenText]  # by entity: the measured ones, all of them, to their ends
 
 
 class EngineProcess:
@@ -43,9 +44,11 @@ class EngineProcess:
         texts: dict[str, WrittenText] = self._ask("write", requests)
         return texts
 
-    def measure(self, requests: Sequence[TextRequest], concurrency: int) -> Window:
-        """Keep `concurrency` of `requests` in flight until there are too few left; drop the rest."""
-        window: Window = self._ask("measure", requests, concurrency)
+    def measure(
+        self, requests: Sequence[TextRequest], fillers: Sequence[TextRequest], concurrency: int
+    ) -> Window:
+        """Write `requests` to their ends with `concurrency` in flight all the time, `fillers` behind them."""
+        window: Window = self._ask("measure", requests, fillers, concurrency)
         return window
 
     def close(self) -> None:
@@ -102,32 +105,43 @@ class _Server:
         self._forget()
         return texts
 
-    def measure(self, requests: Sequence[TextRequest], concurrency: int) -> Window:
+    def measure(
+        self, requests: Sequence[TextRequest], fillers: Sequence[TextRequest], concurrency: int
+    ) -> Window:
         self._round += 1
-        waiting = deque(replace(r, key=f"{self._round}-{r.key}") for r in requests)
-        texts: list[WrittenText] = []
+        prefill_sec = self._prefill([*requests, *fillers])
+        entity_of = {f"{self._round}-{r.key}": r.entity_id for r in requests}
+        waiting = deque(replace(r, key=f"{self._round}-{r.key}") for r in [*requests, *fillers])
+        texts: dict[str, WrittenText] = {}
         num_tokens, drafter_sec = self._engine.num_output_tokens, self._drafter_sec()
         num_steps = num_in_flight = 0
         started = time.perf_counter()
-        while waiting or num_in_flight >= concurrency:
+        while len(texts) < len(requests):
             while waiting and num_in_flight < concurrency:
                 self._engine.add(waiting.popleft())
                 num_in_flight += 1
             finished = self._engine.step()
-            texts += finished
+            texts |= {entity_of[text.key]: text for text in finished if text.key in entity_of}
             num_in_flight -= len(finished)
             num_steps += 1
-        seconds = time.perf_counter() - started
         window = Window(
-            self._engine.num_output_tokens - num_tokens,
-            seconds,
-            num_steps,
-            self._drafter_sec() - drafter_sec,
-            texts,
+            num_tokens=self._engine.num_output_tokens - num_tokens,
+            seconds=time.perf_counter() - started,
+            num_steps=num_steps,
+            drafter_sec=self._drafter_sec() - drafter_sec,
+            prefill_sec=prefill_sec,
+            texts=texts,
         )
         self._engine.abort()
         self._forget()
         return window
+
+    def _prefill(self, requests: Sequence[TextRequest]) -> float:
+        """Fill the prefix cache with these prompts alone; seconds for each."""
+        self._engine.reset_prefix_cache()
+        started = time.perf_counter()
+        self.write([replace(request, max_tokens=1) for request in requests])
+        return (time.perf_counter() - started) / len(requests)
 
     def _drafter_sec(self) -> float:
         if self._is_peer:

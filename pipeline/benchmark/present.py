@@ -3,14 +3,20 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from pipeline.benchmark.run import BenchRow
+from pipeline.benchmark.rows import BASELINE, BenchRow
 
-BASELINE = "none"
+PEERS = ("ngram", "suffix")
 
 
 def speed_table(rows: Sequence[BenchRow]) -> str:
     """Ratio to `none`, lowest and highest of the rounds, by kind, concurrency and method."""
     return _markdown_table(rows, list(dict.fromkeys(row.method for row in rows)), _speed)
+
+
+def prefill_table(rows: Sequence[BenchRow]) -> str:
+    """Ratio to `none` if every prompt is read too: what a night gains, whose prompts are all new."""
+    methods = list(dict.fromkeys(row.method for row in rows if row.method != BASELINE))
+    return _markdown_table(rows, methods, lambda row: f"{row.ratio_with_prefill:.2f}")
 
 
 def bound_table(rows: Sequence[BenchRow]) -> str:
@@ -49,11 +55,13 @@ def _speed(row: BenchRow) -> str:
 def verdicts(rows: Sequence[BenchRow]) -> list[str]:
     """Where LASER does not win, a line for each; or one line that says that it always does."""
     cells = {(row.kind, row.concurrency, row.method): row for row in rows}
+    measured = {row.method for row in rows}
+    absent = [f"{peer} was not measured: it is not installed." for peer in PEERS if peer not in measured]
     lines: list[str] = []
     for kind, concurrency in dict.fromkeys((row.kind, row.concurrency) for row in rows):
         for laser in ("laser-strict", "laser-relaxed"):
             mine = cells[(kind, concurrency, laser)]
-            for other in (BASELINE, "ngram", "suffix", "laser-strict"):
+            for other in (BASELINE, *PEERS, "laser-strict"):
                 theirs = cells.get((kind, concurrency, other))
                 if theirs is None or other == laser or theirs.ratio_to_none <= mine.ratio_to_none:
                     continue
@@ -61,7 +69,10 @@ def verdicts(rows: Sequence[BenchRow]) -> list[str]:
                     f"{kind}, concurrency {concurrency}: {laser} {mine.ratio_to_none:.2f} "
                     f"is behind {other} {theirs.ratio_to_none:.2f}"
                 )
-    return lines or ["LASER is ahead of every other method in every cell, and relaxed of strict."]
+    return [
+        *absent,
+        *(lines or ["LASER is ahead of every method measured in every cell, and relaxed of strict."]),
+    ]
 
 
 def plot(rows: Sequence[BenchRow], path: Path, title: str) -> None:

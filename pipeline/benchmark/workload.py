@@ -1,5 +1,7 @@
-"""What is generated: three disjoint sets of entities of each kind, and the warm pool's texts."""
+"""What is generated: disjoint sets of entities of each kind, and the warm pool's texts."""
 
+import hashlib
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,15 +12,19 @@ import pyarrow.parquet as pq
 
 from drafters.datastore import DatastoreBuilder, Document, StoreHeader
 from pipeline.domains import read_domain
-from pipeline.errors import DataError
+from pipeline.errors import ConfigError, DataError
 from pipeline.generate.engine import TextRequest, WrittenText
 from pipeline.groups import group_entities
 from pipeline.models import ModelSource
 from pipeline.models.tokenizer import load_tokenizer
 from pipeline.plan import select_entities
 from pipeline.prompts import render_prompts
-from pipeline.settings import KINDS, Kind, RunSettings
+from pipeline.publish.snapshot import read_columns, snapshot_in_force
+from pipeline.settings import KINDS, BenchSettings, Kind, RunSettings
 from pipeline.storage.files import write_parquet
+from pipeline.storage.layout import DatasetLayout
+
+logger = logging.getLogger(__name__)
 
 TEXTS = pa.schema([
     pa.field("kind", pa.string(), nullable=False),
@@ -32,18 +38,30 @@ TEXTS = pa.schema([
 class Workload:
     """Requests of one kind. No entity is in two of the sets."""
 
-    pool: list[TextRequest]  # their texts are the warm pool
+    rounds: list[list[TextRequest]]  # measured; each round has texts of its own
+    fillers: list[TextRequest]  # keep the batch full while the last measured texts are written
     warmup: list[TextRequest]  # generated once before anything is measured; calibrates drafters
-    measured: list[TextRequest]
+    pool: list[TextRequest]  # their texts are the warm pool
+
+    @property
+    def outsiders(self) -> set[str]:
+        """Ids of the entities whose texts must not be in the pool."""
+        measured = [request for requests in self.rounds for request in requests]
+        return {request.entity_id for request in [*measured, *self.fillers, *self.warmup]}
 
 
-def make_workloads(
-    settings: RunSettings, source: ModelSource, num_pool: int, num_warmup: int, num_measured: int
-) -> dict[Kind, Workload]:
-    """Split the entities by the hash ranking of `select_entities`: measured, warm-up, then pool."""
+def num_texts(concurrency: int) -> int:
+    """Texts that are measured in one round: at least a full batch, and not too few of small ones."""
+    return max(concurrency, int(6 * concurrency**0.5))
+
+
+def make_workloads(settings: RunSettings, source: ModelSource) -> dict[Kind, Workload]:
+    """Split the entities: chosen by the hash ranking of `select_entities`, then in a seeded random order."""
+    bench = settings.bench
+    num_outside = _num_measured(bench) + _num_fillers(bench) + bench.num_warmup
+    num_pool = 0 if bench.use_published else bench.num_pool
     tables = read_domain(settings.dataset)
-    wanted = num_measured + num_warmup + num_pool
-    chosen = select_entities(group_entities(tables, settings.dataset), wanted)
+    chosen = select_entities(group_entities(tables, settings.dataset), num_outside + num_pool)
     rendered = render_prompts(
         tables,
         chosen,
@@ -59,13 +77,29 @@ def make_workloads(
         rows = rendered.prompts.filter(pc.equal(rendered.prompts["kind"], kind)).to_pylist()
         order = np.random.default_rng(0).permutation(len(rows))
         requests = [_request(rows[i]) for i in order]
-        if len(requests) < num_measured + num_warmup + 1:
-            raise DataError(f"{kind}: {len(requests)} entities are too few to measure {num_measured}")
-        split = num_measured + num_warmup
-        workloads[kind] = Workload(
-            pool=requests[split:], warmup=requests[num_measured:split], measured=requests[:num_measured]
-        )
+        if len(requests) < num_outside + min(num_pool, 1):
+            raise DataError(
+                f"{kind}: {len(requests)} entities are too few, {num_outside} are measured or warm up; "
+                "lower bench.concurrencies or bench.num_repeats"
+            )
+        workloads[kind] = _split(requests, bench)
     return workloads
+
+
+def _split(requests: list[TextRequest], bench: BenchSettings) -> Workload:
+    size = num_texts(max(bench.concurrencies))
+    rounds = [requests[first : first + size] for first in range(0, _num_measured(bench), size)]
+    rest = requests[_num_measured(bench) :]
+    num_fillers, num_warm = _num_fillers(bench), _num_fillers(bench) + bench.num_warmup
+    return Workload(rounds, rest[:num_fillers], rest[num_fillers:num_warm], rest[num_warm:])
+
+
+def _num_measured(bench: BenchSettings) -> int:
+    return bench.num_repeats * num_texts(max(bench.concurrencies))
+
+
+def _num_fillers(bench: BenchSettings) -> int:
+    return max(bench.concurrencies)
 
 
 def _request(row: dict[str, object]) -> TextRequest:
@@ -73,13 +107,34 @@ def _request(row: dict[str, object]) -> TextRequest:
     return TextRequest(f"{row['kind']}-{row['entity_id']}", *(row[name] for name in names))  # type: ignore[arg-type]
 
 
-def read_texts(path: Path, requests: list[TextRequest]) -> pa.Table | None:
-    """Texts that an earlier bench wrote for exactly `requests`, or None."""
-    if not path.exists():
-        return None
-    table = pq.read_table(path, schema=TEXTS)
-    found = set(zip(table["kind"].to_pylist(), table["entity_id"].to_pylist(), strict=True))
-    return table if found == {(request.kind, request.entity_id) for request in requests} else None
+def published_texts(settings: RunSettings, source: ModelSource, workloads: dict[Kind, Workload]) -> pa.Table:
+    """The texts in force of all entities that are not measured, as the pool. Schema TEXTS.
+
+    Raises `ConfigError` if nothing is published, or texts of another model are.
+    """
+    layout = DatasetLayout.of(settings.paths.data, settings.dataset.name)
+    snapshot = snapshot_in_force(layout)
+    if snapshot is None:
+        raise ConfigError("bench.use_published=true: nothing is published yet; make nightly publishes texts")
+    rows = read_columns(layout, snapshot, [*TEXTS.names, "model_revision"])
+    if pc.any(pc.not_equal(rows["model_revision"], source.revision), min_count=0).as_py():
+        raise ConfigError(
+            f"bench.use_published=true: version {snapshot.version} holds texts of another model than "
+            f"{settings.model.name}, {source.revision}"
+        )
+    parts = []
+    for kind, workload in workloads.items():
+        of_kind = rows.filter(pc.equal(rows["kind"], kind))
+        outside = pc.is_in(of_kind["entity_id"], value_set=pa.array(sorted(workload.outsiders)))
+        parts.append(of_kind.filter(pc.invert(outside)))
+    pool = pa.concat_tables(parts).select(TEXTS.names).cast(TEXTS)
+    logger.info("pool: %d texts of version %s", pool.num_rows, snapshot.version)
+    return pool
+
+
+def read_texts(path: Path) -> pa.Table:
+    """Texts that an earlier bench wrote."""
+    return pq.read_table(path, schema=TEXTS)
 
 
 def write_texts(path: Path, requests: list[TextRequest], texts: dict[str, WrittenText]) -> pa.Table:
@@ -98,8 +153,17 @@ def write_texts(path: Path, requests: list[TextRequest], texts: dict[str, Writte
     return table
 
 
-def build_pools(texts: pa.Table, root: Path, version: str, vocab_size: int, tokenizer_hash: str) -> Path:
+def pool_version(texts: pa.Table) -> str:
+    """A name for exactly these `texts` (schema TEXTS)."""
+    digest = hashlib.sha256()
+    for batch in texts.combine_chunks().to_batches():
+        digest.update(batch.serialize())
+    return f"pools-{digest.hexdigest()[:12]}"
+
+
+def build_pools(texts: pa.Table, root: Path, vocab_size: int, tokenizer_hash: str) -> Path:
     """The folder of a datastore version with one pool for each (kind, group) of `texts`."""
+    version = pool_version(texts)
     if (root / version).exists():
         return root / version
     builder = DatastoreBuilder(root, StoreHeader(version, vocab_size, tokenizer_hash, source="bench"))

@@ -91,6 +91,7 @@ class TextEngine:
         self._state_at = time.monotonic()
         self.num_output_tokens = 0  # of all requests so far, unfinished ones included
         self._num_tokens_of: dict[str, int] = {}
+        self._num_steps_of: dict[str, int] = {}  # those that wrote tokens
         self._learn_texts = learn_texts
         self._spec = spec
         self._sampling_params = SamplingParams
@@ -144,7 +145,7 @@ class TextEngine:
             texts = self._with_laser_counts(texts)
         for text in texts:
             del self._requests[text.key]
-            del self._num_tokens_of[text.key]
+            del self._num_tokens_of[text.key], self._num_steps_of[text.key]
         return texts
 
     def abort(self) -> None:
@@ -152,6 +153,11 @@ class TextEngine:
         self._llm.llm_engine.abort_request(list(self._requests))
         self._requests.clear()
         self._num_tokens_of.clear()
+        self._num_steps_of.clear()
+
+    def reset_prefix_cache(self) -> None:
+        """Forget the prompts that were seen; no request may be unfinished."""
+        self._llm.reset_prefix_cache()
 
     def call_workers(self, method: str, *args: Any) -> Any:
         """What the first worker returns for `method` (of its extension class)."""
@@ -182,9 +188,11 @@ class TextEngine:
         return vllm_adapter.calibration(self._llm)
 
     def _count_tokens(self, output: Any) -> None:
-        num_tokens = len(output.outputs[0].token_ids)
-        self.num_output_tokens += num_tokens - self._num_tokens_of.get(output.request_id, 0)
-        self._num_tokens_of[output.request_id] = num_tokens
+        request_id, num_tokens = output.request_id, len(output.outputs[0].token_ids)
+        num_new = num_tokens - self._num_tokens_of.get(request_id, 0)
+        self.num_output_tokens += num_new
+        self._num_tokens_of[request_id] = num_tokens
+        self._num_steps_of[request_id] = self._num_steps_of.get(request_id, 0) + (num_new > 0)
 
     def _parameters(self, request: TextRequest) -> Any:
         sampling = request.sampling or self._spec.settings.model.sampling
@@ -230,16 +238,16 @@ class TextEngine:
         if completion.finish_reason not in FINISHED:
             raise ModelError(f"vLLM ended request {output.request_id} with {completion.finish_reason!r}")
         metrics = getattr(completion, "spec_decode_metrics", None)
-        num_accepted = sum(j * count for j, count in enumerate(metrics.histogram)) if metrics else 0
+        num_steps = self._num_steps_of[output.request_id]
         return WrittenText(
             key=output.request_id,
             text=completion.text,
             token_ids=list(completion.token_ids),
             finish_reason=completion.finish_reason,
             num_draft_tokens=metrics.num_draft_tokens if metrics else 0,
-            num_accepted_tokens=num_accepted,
+            num_accepted_tokens=len(completion.token_ids) - num_steps,
             num_relaxed_tokens=0,
-            num_decode_steps=len(completion.token_ids) - num_accepted,
+            num_decode_steps=num_steps,
         )
 
     def _with_laser_counts(self, texts: list[WrittenText]) -> list[WrittenText]:

@@ -193,12 +193,20 @@ class KnowledgeSettings(Settings):
 
     name: str = Field(pattern=NAME)
     max_history: int = Field(ge=1, description="most recent ratings that a user prompt may show")
+    factors: dict[str, str] = Field(
+        default={}, description="item word -> what a text should go into; `other`: for all other words"
+    )
     user: PromptSettings
     item: PromptSettings
 
     def prompt(self, kind: Kind) -> PromptSettings:
         """The prompt settings for entities of `kind`."""
         return self.user if kind == "user" else self.item
+
+    def factors_of(self, item_word: str) -> str | None:
+        """What a text on such an item should go into, whatever the word's case; None: the set names none."""
+        factors = {word.lower(): text for word, text in self.factors.items()}
+        return factors.get(item_word.lower(), factors.get("other"))
 
 
 class RepetitionDetectionSettings(Settings):

@@ -90,7 +90,11 @@ def _subjects(
     cleaner: DataCleaner,
 ) -> Subjects:
     ids = _column(entities, "entity_id")
-    constants: dict[str, Any] = {"item_word": item_word, "max_words": knowledge.prompt(kind).max_words}
+    constants: dict[str, Any] = {
+        "item_word": item_word,
+        "factors": knowledge.factors_of(item_word),
+        "max_words": knowledge.prompt(kind).max_words,
+    }
     if kind == "item":
         return ItemSubjects(ids, tables, constants, cleaner)
     item_ids = _column(tables.items, "item_id")

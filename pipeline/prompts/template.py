@@ -15,10 +15,13 @@ from pipeline.settings import Kind
 # strings. Users: `history` is a list of (item, rating) pairs, oldest first, where item has `name`
 # (title and year), `title`, `year` (or None), `categories`, `attributes`, and rating is a number or
 # None; `min_rating` and `max_rating` are the ends of the rating scale, or None. Items: `item`.
-# `max_words`: the length that the prompt set asks for, or None.
+# `max_words`: the length that the prompt set asks for, or None. `factors`: what the prompt set says that a
+# text on such an item should go into, or None.
 VARIABLES: dict[Kind, frozenset[str]] = {
-    "user": frozenset({"item_word", "attributes", "history", "min_rating", "max_rating", "max_words"}),
-    "item": frozenset({"item_word", "item", "max_words"}),
+    "user": frozenset({
+        "item_word", "attributes", "history", "min_rating", "max_rating", "max_words", "factors",
+    }),
+    "item": frozenset({"item_word", "item", "max_words", "factors"}),
 }
 
 _CARD_FIELDS = frozenset(ItemCard.__dataclass_fields__)

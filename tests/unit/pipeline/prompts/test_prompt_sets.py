@@ -40,17 +40,18 @@ def test_prompts_show_history_attributes_and_the_word(
     prompts = prompts_of(tables, groups_of, knowledge, make_model, tokenizer, word)
     assert prompts["known"].index("Up (2009)") < prompts["known"].index("Jaws")
     assert "age: 24" in prompts["known"] and "age: 31" in prompts["new"]
+    assert "Drama" in prompts["i1"] and "writer: Lee" in prompts["i1"]
     assert all(word in prompt for prompt in prompts.values())
     assert "None" not in "".join(prompts.values()) and "  " not in "".join(prompts.values())
 
 
-def test_a_set_with_a_length_asks_for_it(make_tables, groups_of, make_model, tokenizer, knowledge):
+def test_every_set_asks_for_the_length_that_it_has_room_for(make_tables, groups_of, make_model, tokenizer, knowledge):
     prompts = prompts_of(
         make_tables(USERS, ITEMS, [("bare", "i1", 3, 1)]), groups_of, knowledge, make_model, tokenizer
     )
     for entity, kind in (("known", "user"), ("i1", "item")):
         limit = knowledge.prompt(kind).max_words
-        assert limit is None or f"at most {limit} words" in prompts[entity]
+        assert f"at most {limit} words" in prompts[entity]
 
 
 def test_a_set_leaves_room_for_the_length_that_it_asks_for(knowledge):

@@ -14,7 +14,11 @@ from pipeline.schemas import FAILED, PROMPTS
 
 USERS = {"u1": {"age": "24", "gender": "F"}, "u2": {}, "u3": {"age": "31"}, "u4": {}}
 ITEMS = {
-    "i1": {"title": "Up", "categories": ["Animation", "Drama"], "attributes": {"year": "2009"}},
+    "i1": {
+        "title": "Up",
+        "categories": ["Animation", "Drama"],
+        "attributes": {"year": "2009", "writer": "Lee", "length": "96"},
+    },
     "i2": "Jaws (1975)",
 }
 RATINGS = [("u1", "i2", 5, 2), ("u1", "i1", 3, 1), ("u2", "i1", 4, 20)]
@@ -51,14 +55,29 @@ def test_kar_prompts_say_what_is_known(world, kar, make_model, tokenizer):
     assert f"Given a user (age: 24, gender: F) and the user's movie {history}" in prompts["u1"]
     assert "Given a user and the user's movie" in prompts["u2"] and '"Up (2009)", 4 stars;' in prompts["u2"]
     assert "has not rated any movie" in prompts["u3"] and "rating history" not in prompts["u3"]
-    assert "Introduce the movie Up (2009) and describe" in prompts["i1"]
+    known = "categories: Animation, Drama; writer: Lee; length: 96"
+    assert f"Introduce the movie Up (2009) ({known}) and describe" in prompts["i1"]
     assert "Introduce the movie Jaws (1975) and describe" in prompts["i2"]
+    assert all("in at most 150 words" in prompt for prompt in prompts.values())
+
+
+@pytest.mark.parametrize(("highest", "shown"), [(5.0, "3 stars"), (10.0, "3 of 10"), (None, "3 stars")])
+def test_kar_prompts_name_the_scale_unless_it_is_of_five_stars(
+    world, kar, make_model, tokenizer, highest, shown
+):
+    rating_range = None if highest is None else (1.0, highest)
+    rendered = render_prompts(*world, kar, make_model(), "movie", tokenizer, None, rating_range)
+    assert f'"Up (2009)", {shown};' in rows_by_id(rendered.prompts)["u1"]["prompt"]
 
 
 @pytest.mark.parametrize(
     ("item_word", "factor"),
-    [("movie", "soundtrack"), ("book", "writing style"), ("washing machine", "brand")],
-)
+    [
+        ("movie", "soundtrack"), ("Movie", "soundtrack"), ("film", "soundtrack"), ("book", "writing style"),
+        ("article", "viewpoint"), ("news", "viewpoint"), ("track", "vocal style"), ("product", "brand"),
+        ("washing machine", "topic, style, quality"),
+    ],
+)  # fmt: skip
 def test_kar_prompts_speak_of_the_domain(
     make_tables, groups_of, kar, make_model, tokenizer, item_word, factor
 ):
@@ -66,7 +85,7 @@ def test_kar_prompts_speak_of_the_domain(
     rendered = render_prompts(tables, groups_of(tables), kar, make_model(), item_word, tokenizer, None)
     prompts = {key: row["prompt"] for key, row in rows_by_id(rendered.prompts).items()}
     assert f"Introduce the {item_word} A and describe" in prompts["i1"] and factor in prompts["i1"]
-    assert f"preferences on {item_word}s" in prompts["u2"] and factor in prompts["u2"]
+    assert f"preferences on {item_word.rstrip('s')}s (" in prompts["u2"] and factor in prompts["u2"]
     assert '"A"; analyze' in prompts["u2"]  # implicit feedback shows no rating
 
 

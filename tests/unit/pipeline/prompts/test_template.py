@@ -17,7 +17,7 @@ def test_renders_without_escaping_and_without_outer_white_space():
     [
         ("{{ item", "knowledge.item.template: line 1: "),
         ("ok\n{% for %}", "knowledge.item.template: line 2: "),
-        ("{{ titel }}", "knowledge.item.template: unknown name 'titel'; there are item, item_word"),
+        ("{{ titel }}", "knowledge.item.template: unknown name 'titel'; there are factors, item, item_word"),
     ],
 )
 def test_a_faulty_template_is_refused_before_any_rendering(source, message):

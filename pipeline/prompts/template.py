@@ -18,9 +18,17 @@ from pipeline.settings import Kind
 # `max_words`: the length that the prompt set asks for, or None. `factors`: what the prompt set says that a
 # text on such an item should go into, or None.
 VARIABLES: dict[Kind, frozenset[str]] = {
-    "user": frozenset({
-        "item_word", "attributes", "history", "min_rating", "max_rating", "max_words", "factors",
-    }),
+    "user": frozenset(
+        {
+            "item_word",
+            "attributes",
+            "history",
+            "min_rating",
+            "max_rating",
+            "max_words",
+            "factors",
+        }
+    ),
     "item": frozenset({"item_word", "item", "max_words", "factors"}),
 }
 

@@ -106,6 +106,7 @@ def test_what_steers_one_run_changes_its_fingerprint(changes):
         {"limit": "all"},
         {"run_id": "tonight"},
         {"max_failed_fraction": 0.5},
+        {"knowledge__factors": {"other": "price"}},  # seen in the prompt
         {"model__revision": "main"},  # the revision that was found counts, not how it was asked for
     ],
     ids=str,

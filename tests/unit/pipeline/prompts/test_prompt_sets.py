@@ -45,7 +45,7 @@ def test_prompts_show_history_attributes_and_the_word(
     assert "None" not in "".join(prompts.values()) and "  " not in "".join(prompts.values())
 
 
-def test_every_set_asks_for_the_length_that_it_has_room_for(make_tables, groups_of, make_model, tokenizer, knowledge):
+def test_every_set_asks_for_a_length(make_tables, groups_of, make_model, tokenizer, knowledge):
     prompts = prompts_of(
         make_tables(USERS, ITEMS, [("bare", "i1", 3, 1)]), groups_of, knowledge, make_model, tokenizer
     )

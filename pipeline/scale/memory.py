@@ -2,8 +2,10 @@
 
 import multiprocessing
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +19,7 @@ from pipeline.storage.files import sha256_of_rows
 from pipeline.storage.layout import RunLayout
 from pipeline.storage.parts import planned_shards
 
-SECONDS_PER_LOOK = 0.002
+SECONDS_PER_LOOK = 0.005
 
 
 @dataclass(frozen=True)
@@ -43,14 +45,14 @@ class Memory:
 
 def measure_memory(folder: Path, num_rows: list[int], shard_size: int) -> Memory:
     """Plan runs of these sizes (at least two) below `folder`, each in a process of its own."""
-    peaks = [_peak_bytes(folder / f"memory-{size}", size, shard_size) for size in num_rows]
-    return Memory(tuple(num_rows), tuple(peaks))
+    runs = {size: RunLayout(folder / f"memory-{size}") for size in num_rows}
+    peaks = [peak_bytes(plan_made_up_run, run, size, shard_size) for size, run in runs.items()]
+    return Memory(tuple(runs), tuple(peaks))
 
 
-def _peak_bytes(folder: Path, num_rows: int, shard_size: int) -> int:
-    process = multiprocessing.get_context("spawn").Process(
-        target=plan_made_up_run, args=(RunLayout(folder), num_rows, shard_size)
-    )
+def peak_bytes(function: Callable[..., None], *arguments: Any) -> int:
+    """The most anonymous memory of a process that does nothing but call `function`. Linux."""
+    process = multiprocessing.get_context("spawn").Process(target=function, args=arguments)
     process.start()
     peak = 0
     while process.is_alive():
@@ -58,7 +60,7 @@ def _peak_bytes(folder: Path, num_rows: int, shard_size: int) -> int:
         time.sleep(SECONDS_PER_LOOK)
     process.join()
     if process.exitcode:
-        raise RuntimeError(f"planning {num_rows} rows ended with exit code {process.exitcode}")
+        raise RuntimeError(f"{function.__name__} ended with exit code {process.exitcode}")
     return peak
 
 

@@ -78,6 +78,10 @@ PLAN = pa.schema(
     ]
 )
 
+# What a row of the plan is about, without the prompt itself: small enough to hold for all rows at once.
+OUTLINE = pa.schema([field for field in PLAN if field.name not in ("prompt", "prompt_token_ids")])
+NUMBERED_OUTLINE = pa.schema([*OUTLINE, _field("row", pa.int64())])  # its row among the rendered prompts
+
 # What became of an entity since the snapshot in force; see `pipeline/night/changes.py`.
 CHANGES = pa.schema(
     [

@@ -23,6 +23,7 @@ from pipeline.errors import StorageError
 from pipeline.storage.location import is_remote
 
 TEMPORARY_PREFIX = ".tmp-"
+ROWS_PER_DIGEST = 65_536
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk, quota, largest size of a file
 
 
@@ -120,3 +121,12 @@ def sha256_of_file(path: Path) -> str:
 def sha256_of_json(value: Any) -> str:
     """The sha256 of `value` as canonical JSON, hex."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def sha256_of_rows(table: pa.Table) -> str:
+    """The sha256 of the rows of `table` in their order, hex; however the table is cut into chunks."""
+    digest = hashlib.sha256()
+    for start in range(0, table.num_rows, ROWS_PER_DIGEST):
+        for batch in table.slice(start, ROWS_PER_DIGEST).combine_chunks().to_batches():
+            digest.update(batch.serialize())
+    return digest.hexdigest()

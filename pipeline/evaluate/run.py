@@ -64,9 +64,9 @@ def evaluate(
     tables = read_domain(settings.dataset)
     cutoff = choose_cutoff(tables.interactions, settings)
     model = settings.model.model_copy(update={"path": source.path})
-    settings = settings.model_copy(update={"model": model, "history_cutoff": cutoff})
-    ids = most_active(tables, settings.limit)
+    ids = most_active(tables.interactions, settings.limit, cutoff)
     events = split_events(tables.interactions, ids, cutoff, settings.evaluation)
+    settings = settings.model_copy(update={"model": model, "history_cutoff": events.prompt_cutoff})
     version = settings.run_id or _version(settings, source.revision, ids)
     sets = generate_sets(settings, entity_table(ids), evaluation_folder(settings) / version, open_progress)
     vectors = knowledge_vectors(sets, ids, GREEDY, settings.evaluation.dimension, encode)
@@ -154,7 +154,8 @@ def _meta(
         },
         "encoder": settings.encoder.path,
         "dimension": settings.evaluation.dimension,
-        "history_cutoff": events.cutoff.isoformat(),
+        "history_cutoff": events.prompt_cutoff.isoformat(),
+        "test_from": events.cutoff.isoformat(),
         "num_users": len(events.user_ids),
         "num_items": len(events.item_ids),
         "num_interactions": events.num_interactions,

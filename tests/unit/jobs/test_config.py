@@ -10,6 +10,7 @@ from pipeline.errors import ConfigError
 from pipeline.settings import RunSettings
 
 GROUPS = sorted(folder.name for folder in CONFIGS.iterdir() if folder.is_dir())
+JOBS = sorted(file.stem for file in CONFIGS.glob("*.yaml"))
 OPTIONS = [f"{file.parent.name}={file.stem}" for file in sorted(CONFIGS.glob("*/*.yaml"))]
 
 
@@ -37,6 +38,11 @@ WITHOUT_DATA = [f"dataset={name}" for name in ("amazon_books", "movielens-1m", "
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_config_composes(option):
     load(option, *(["dataset.raw=/raw"] if option in WITHOUT_DATA else []))
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_the_configuration_of_every_job_composes(job):
+    load_settings(job, [])
 
 
 @pytest.mark.parametrize("option", WITHOUT_DATA)

@@ -275,7 +275,7 @@ class LaserDrafter:
     # -- sources -------------------------------------------------------------------------------------------
 
     def _refresh_segments(self) -> None:
-        """List each active request's segments: its group's pool, then the domain's pool and head."""
+        """List each active request's segments; see `_sources`."""
         number: dict[int, int] = {}
         table: list[tuple[int, int, int, int, int]] = []
         self._segments = []
@@ -307,12 +307,13 @@ class LaserDrafter:
         self._segments_stale = False
 
     def _sources(self, kind: str, group: str) -> list[tuple[Segment, int]]:
+        """The group's pool, then the domain's pool and head; each youngest first, as ties fall to the first."""
         pools: list[tuple[Segment, int]] = []
         if self._datastore is not None:
-            pools += [(segment, GROUP) for segment in self._datastore.pool(kind, group)]
-            pools += [(segment, DOMAIN) for segment in self._datastore.pool(kind, DOMAIN_GROUP)]
+            pools += [(segment, GROUP) for segment in self._datastore.pool(kind, group)[::-1]]
+            pools += [(segment, DOMAIN) for segment in self._datastore.pool(kind, DOMAIN_GROUP)[::-1]]
         if kind in self._heads:
-            pools += [(segment, DOMAIN) for segment in self._heads[kind].segments]
+            pools += [(segment, DOMAIN) for segment in self._heads[kind].segments[::-1]]
         return [(segment, source) for segment, source in pools if segment.num_tokens]
 
     # -- report --------------------------------------------------------------------------------------------

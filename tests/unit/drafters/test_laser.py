@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from drafters.datastore import Document
+from drafters.datastore.builder import PoolLimits
 from drafters.laser import DraftKey, LaserDrafter, available_threads
 from tests.unit.drafters.builders import NO_DOMAIN, VOCAB, build, document
 
@@ -60,6 +61,18 @@ def test_the_previous_text_of_the_entity_is_used(tmp_path):
     store = build(tmp_path, "v1", {POOL: [*strangers, document("me", 5, 8, 9)]}, limits=NO_DOMAIN)
     assert one_draft(drafter(store), [999, 5])[0] == 8
     assert one_draft(drafter(store), [999, 5], key=DraftKey("item", "drama", "another"))[0] == 6
+
+
+def test_of_many_nights_the_newest_drafts_too_and_wins_a_tie(tmp_path):
+    nights = PoolLimits(max_domain_tokens=0, max_segments=20, max_superseded_share=1.0)
+    store = None
+    for night in range(12):
+        texts = [document(f"{night}-{n}", 5, 6, 7) for n in range(30)]
+        texts += [document(f"{night}", 8, 100 + night)]
+        store = build(tmp_path, f"v{night}", {POOL: texts}, store, nights)
+    assert len(store.pool(*POOL)) == 12
+    assert one_draft(drafter(store), [999, 5]) == [6, 7]
+    assert one_draft(drafter(store), [999, 8]) == [111]
 
 
 def test_what_is_taught_drafts_for_its_kind_at_once():

@@ -346,7 +346,7 @@ class LaserDrafter:
         self._segments_stale = False
 
     def _sources(self, kind: str, group: str) -> list[tuple[Segment, int]]:
-        """The group's pool, then the domain's pool and head; each youngest first, as ties fall to the first."""
+        """The group's pool, the domain's, and its head, each youngest first: ties fall to the first."""
         pools: list[tuple[Segment, int]] = []
         if self._datastore is not None:
             pools += [(segment, GROUP) for segment in self._datastore.pool(kind, group)[::-1]]

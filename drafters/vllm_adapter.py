@@ -11,7 +11,6 @@ Use with a plain `vllm.LLM`:
 Works with vLLM 0.22 to 0.32 (V1 model runner). `check_contract` names what a newer vLLM has changed.
 """
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -183,13 +182,12 @@ class LaserProposer:
         learned = None
         if config.datastore is not None:
             datastore = Datastore.open(Path(config.datastore), config.tokenizer_hash, vocab_size)
-            if datastore.calibration is not None:
-                learned = Calibration.from_dict(json.loads(datastore.calibration.read_text()))
+            learned = datastore.calibration()
         self.drafter = LaserDrafter(
             vocab_size,
             config.max_draft_tokens,
             datastore,
-            learned,
+            None if learned is None else Calibration.from_dict(learned),
             num_threads=available_threads(),
         )
         self.num_steps = 0

@@ -7,9 +7,9 @@ PROMPT = 3
 
 
 class Lesson:
-    """One request: `draft` was made after PROMPT tokens, `num_verified` of it verified, `came` came."""
+    """One request: `draft` was made after PROMPT tokens, `num_proposed` of it verified, `came` came."""
 
-    def __init__(self, draft, num_verified, came, mismatch_label=0.0, drafted_at=PROMPT, features=None):
+    def __init__(self, draft, num_proposed, came, mismatch_label=0.0, drafted_at=PROMPT, features=None):
         width = max(len(draft), 1)
         context = np.zeros((1, 32), np.int32)
         context[0, PROMPT : PROMPT + len(came)] = came
@@ -31,7 +31,7 @@ class Lesson:
             one,
             one,
             np.array([drafted_at]),
-            np.array([num_verified]),
+            np.array([num_proposed]),
             np.array([mismatch_label]),
             self.weights,
             squares,

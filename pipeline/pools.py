@@ -157,7 +157,7 @@ def _build(
             for kind, group in _pools(knowledge):
                 rows = (pc.field("kind") == kind) & (pc.field("group") == group)
                 builder.add(kind, group, _documents(knowledge, rows))
-            builder.finish(read_calibration(run))
+            builder.finish(read_calibration(run.calibration))
     except DatastoreError as error:
         raise CorruptPartError(str(error)) from error
 
@@ -184,7 +184,12 @@ def _documents(knowledge: ds.Dataset, rows: pc.Expression) -> Iterator[Document]
             yield Document.of(entity_id, np.asarray(values[offsets[row] : offsets[row + 1]]))
 
 
-def read_calibration(run: RunLayout) -> dict[str, Any] | None:
-    """What the drafters of `run` learned, None if there were none."""
-    path: Path = run.calibration
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+def read_calibration(path: Path) -> dict[str, Any] | None:
+    """What drafters learned, None if there is no file at `path`; `CorruptPartError` if it is unreadable."""
+    try:
+        learned: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise CorruptPartError(f"{path}: unreadable calibration: {error}") from error
+    return learned

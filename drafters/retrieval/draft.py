@@ -24,7 +24,7 @@ SOURCES = ("own", "previous", "group", "domain")
 """Draft sources: the request's own context, its entity's previous text, its group's pool, other groups."""
 NUM_SOURCES = 4
 
-NEIGHBOURS_POOL = 24  # occurrences taken from one segment
+NEIGHBOURS_POOL = 24  # occurrences taken from one segment, fewer where there are many segments
 NEIGHBOURS_TEXT = 16  # occurrences taken from a single text
 MAX_CANDIDATES = 256
 NUM_FEATURES = 24
@@ -59,10 +59,10 @@ def _search_pool(
     source: int,
     table: Any,
     found: int,
+    room: int,
 ) -> int:
-    """Add the nearest occurrences of one segment to the candidate table."""
+    """Add at most `room` of the nearest occurrences of one segment to the candidate table."""
     continuations, lengths, sources, positions = table
-    room = min(NEIGHBOURS_POOL, MAX_CANDIDATES - found)
     count = nearest(tokens, index, suffix, suffix_length, positions[:room], lengths[found : found + room])
     for i in range(count):
         _copy_continuation(tokens, positions[i], len(tokens), separator, continuations[found + i])
@@ -117,16 +117,18 @@ def _fill_suffix(context: Any, length: int, start: int, boundary: int, suffix: A
 
 @numba.njit(nogil=True, cache=True)
 def _search_segment(
-    segment: Any, text: Any, length: int, start: int, suffix: Any, table: Any, found: int
+    segment: Any, text: Any, length: int, start: int, suffix: Any, table: Any, found: int, room: int
 ) -> int:
     """Add the nearest occurrences in a row of the segment table of what ends text[start:length]."""
     size, source = segment[2], segment[4]
     index = view_i32(segment[1], size)
     if segment[3] == 2:
-        count = _fill_suffix(text, length, start, 0xFFFF, suffix)
-        return _search_pool(view_u16(segment[0], size), index, suffix, count, 0xFFFF, source, table, found)
-    count = _fill_suffix(text, length, start, 0xFFFFFFFF, suffix)
-    return _search_pool(view_u32(segment[0], size), index, suffix, count, 0xFFFFFFFF, source, table, found)
+        end = 0xFFFF
+        count = _fill_suffix(text, length, start, end, suffix)
+        return _search_pool(view_u16(segment[0], size), index, suffix, count, end, source, table, found, room)
+    end = 0xFFFFFFFF
+    count = _fill_suffix(text, length, start, end, suffix)
+    return _search_pool(view_u32(segment[0], size), index, suffix, count, end, source, table, found, room)
 
 
 @numba.njit(nogil=True, cache=True)
@@ -271,9 +273,13 @@ def draft_rows(
             num_own = found
             found = _search_text(earlier, len(earlier), len(earlier), suffix, count, PREVIOUS, table, found)
             _count_beginning(table, num_own, found, count)
-        for entry in range(segment_offsets[slot, 0], segment_offsets[slot, 1]):
+        end = segment_offsets[slot, 1]
+        for entry in range(segment_offsets[slot, 0], end):
             segment = segments[segment_lists[entry]]
-            found = _search_segment(segment, text, length, output_start[slot], suffix, table, found)
+            # An equal share of what is left, rounded up: none is left out, the first ones least of all.
+            share = (MAX_CANDIDATES - found + end - entry - 1) // (end - entry)
+            room = min(NEIGHBOURS_POOL, share)
+            found = _search_segment(segment, text, length, output_start[slot], suffix, table, found, room)
         out = (state[0][slot], state[1][slot], state[2][slot], state[3][slot])
         state[4][slot] = _extend_draft(
             table, found, weights, floor, min(max_tokens[row], width), ballot, active, out

@@ -17,8 +17,8 @@ def learn_rows(
     rows: Any,  # [rows]
     slots: Any,  # [rows]
     drafted_at: Any,  # [slots] context length when the draft was made; 0: none
-    num_proposed: Any,  # [slots] tokens handed to the verification
-    mismatch_label: float,  # chance that a token other than the model's choice would have been accepted
+    num_proposed: Any,  # [slots] tokens that the verification saw
+    mismatch_labels: Any,  # [slots] chance that a token other than the model's choice would have been taken
     weights: Any,
     squares: Any,
     state: Any,  # tokens, chances, sources, features, num_considered by slot
@@ -26,8 +26,8 @@ def learn_rows(
 ) -> None:
     """Compare each draft with the tokens that came, in order, up to the first difference.
 
-    Tokens that were drafted but not handed to verification are compared as well: the model's own next
-    token tells whether a strict rule would have accepted them, and `mismatch_label` what a relaxed one
+    Tokens that were drafted but not verified are compared as well: the model's own next
+    token tells whether a strict rule would have accepted them, and the mismatch label what a relaxed one
     would have done. The calibration thus learns about drafts that are too unlikely to be worth verifying.
     """
     tokens, _, sources, features, num_considered = state
@@ -37,6 +37,7 @@ def learn_rows(
         if start == 0:
             continue
         text = context[rows[row]]
+        mismatch_label = mismatch_labels[slot]
         matching = True
         for i in range(num_considered[slot]):
             known = matching and start + i < length

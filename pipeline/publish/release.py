@@ -5,7 +5,6 @@ stops in between is begun again: the files of an incomplete version are written 
 only put in force.
 """
 
-import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
@@ -108,11 +107,10 @@ def require_base(layout: DatasetLayout, expected: str | None) -> Snapshot | None
 
 def _build_pools(layout: DatasetLayout, run: RunLayout, content: Content, files: list[SnapshotFile]) -> str:
     """The datastore of the new version; what drafters learned comes from the run, else from the base."""
-    learned = read_calibration(run)
+    learned = read_calibration(run.calibration)
     before = content.base.datastore_version if content.base else None
     if learned is None and before is not None:
-        path = layout.datastore / before / CALIBRATION
-        learned = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        learned = read_calibration(layout.datastore / before / CALIBRATION)
     return build_snapshot_pools(layout, run.root.name, files, read_facts(run).model, learned)
 
 

@@ -105,7 +105,11 @@ def _verdicts(findings: Findings, found: Evaluation) -> list[str]:
     models = list(dict.fromkeys(one.model for one in findings.comparisons))
     sizes = (found.meta["evaluation"]["num_seeds"], findings.num_users)
     return [
-        *(_goal_line(pairs[(RELAXED, GREEDY, model)], found.goal, *sizes) for model in models if model != ALL),
+        *(
+            _goal_line(pairs[(RELAXED, GREEDY, model)], found.goal, *sizes)
+            for model in models
+            if model != ALL
+        ),
         *(_gain_line(pairs[(name, NONE, ALL)]) for name in (GREEDY, RELAXED)),
         _control_line(pairs[(SHUFFLED, GREEDY, ALL)]),
     ]
@@ -127,10 +131,10 @@ def _undecided(interval: Interval, goal: float, num_seeds: int, num_users: int) 
     """Why the goal is not decided, and how large a test would decide it if there were no difference."""
     factor = interval.times_as_many(goal)
     if factor <= 1.0:
-        return f"the interval lies across the edge of the goal of ±{goal:g}, which it does not allow to tell."
+        return f"the interval lies across the edge of the goal of ±{goal:g}: it cannot be told."
     return (
-        f"the interval is wider than the goal of ±{goal:g} allows to tell. Were there no difference, it would "
-        f"take about {factor:,.0f} times as many seeds and test users ({factor * num_seeds:,.0f} and "
+        f"the interval is wider than the goal of ±{goal:g} allows to tell. Were there no difference, it "
+        f"would take about {factor:,.0f} times as many seeds and test users ({factor * num_seeds:,.0f} and "
         f"{factor * num_users:,.0f}) to narrow ±{interval.half_width:.4f} to it (by 1/sqrt(n))."
     )
 
@@ -167,7 +171,10 @@ def plot(found: Evaluation, path: Path) -> None:
     models = list(dict.fromkeys(summary.model for summary in found.everyone.summaries))
     for place, name in enumerate(KNOWLEDGE):
         intervals = [
-            s.auc for model in models for s in found.everyone.summaries if (s.model, s.knowledge) == (model, name)
+            s.auc
+            for model in models
+            for s in found.everyone.summaries
+            if (s.model, s.knowledge) == (model, name)
         ]
         _points(left, intervals, place, name)
         differences = [

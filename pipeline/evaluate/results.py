@@ -44,7 +44,7 @@ class Result:
         return {name: value for name, value in vars(self).items() if name != "predicted"}
 
     def of_events(self, rows: np.ndarray, labels: np.ndarray) -> "Result":
-        """The same model on some test events: `rows` of `predicted`, with their `labels` (both must occur)."""
+        """The same model on some test events: `rows` of `predicted`, with their `labels` of both kinds."""
         predicted = self.predicted[rows]
         return replace(
             self,

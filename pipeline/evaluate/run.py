@@ -94,6 +94,7 @@ def _version(settings: RunSettings, model_revision: str, ids: dict[str, pa.Array
             for chosen in compared_sets(settings)
         ],
         "drafter": settings.drafter.max_draft_tokens,
+        "pools": "greedy texts of the other half",
         "cutoff": settings.history_cutoff,
         "ids": {kind: known.to_pylist() for kind, known in ids.items()},
     }

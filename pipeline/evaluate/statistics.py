@@ -43,7 +43,6 @@ class Interval:
             return False
         return None
 
-
     def times_as_many(self, bound: float) -> float:
         """With how many times as much data it would reach `bound` to each side: it shrinks by 1/sqrt(n)."""
         return (self.half_width / bound) ** 2

@@ -105,8 +105,18 @@ def test_a_control_that_does_not_lose_is_no_secret(control, words):
 def test_all_is_shown_and_can_be_stored(tmp_path):
     found = evaluation([0.0001] * 5)
     text = markdown(found)
-    assert all(word in text for word in ("| din |", "| deepfm |", "relaxed - greedy", "99.0%", "toy-encoder",
-                                     "All test events: 20 events of 6 users", "Warm users only"))
+    assert all(
+        word in text
+        for word in (
+            "| din |",
+            "| deepfm |",
+            "relaxed - greedy",
+            "99.0%",
+            "toy-encoder",
+            "All test events: 20 events of 6 users",
+            "Warm users only",
+        )
+    )
     plot(found, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
     stored = json.loads(json.dumps(found.as_dict()))

@@ -109,7 +109,7 @@ class WorkerPool:
         """Return when every shard is done or given up (`queue.unfinished`).
 
         Raises `ModelError`, or the `PipelineError` that the worker's constructor raised, if no worker
-        could be started at all; `StorageError` if parts cannot be stored; `GenerationError` if Ray
+        could be started at all; `StorageError` if the run's own disk is full; `GenerationError` if Ray
         itself is lost.
         """
         try:
@@ -296,7 +296,9 @@ class WorkerPool:
                 self._tracker.update(slot.worker, receipt.progress)
         else:
             logger.warning("shard %s failed: %s", shard, receipt.error)
-            self._queue.failed(shard, receipt.error, row_under_way(self._layout, shard))
+            row = row_under_way(self._layout, shard)  # asked for in any case: it is told once
+            is_innocent = receipt.rows_are_innocent
+            self._queue.failed(shard, receipt.error, None if is_innocent else row, is_innocent)
             slot.is_retiring = True
         if slot.is_retiring and not slot.shards:
             self._vacate(slot)

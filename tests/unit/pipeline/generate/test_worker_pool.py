@@ -165,3 +165,14 @@ def test_a_driver_that_stands_still_kills_no_worker(played, make_pool):
     pool.run(report)
     assert stood_still and not queue.unfinished
     assert len(played.calls) == 4 and len(played.killed) == 1  # each shard once; the worker ends with the run
+
+
+def test_a_part_that_cannot_be_uploaded_costs_its_shard_an_attempt_and_its_worker_the_place(
+    played, make_pool
+):
+    pool, queue = make_pool(3)
+    played.fails["item-1"] = ShardReceipt(0, 0, None, "s3://b/x: cannot be written: reset", None, True)
+    pool.run(lambda _: None)
+    assert queue.is_finished and not queue.unfinished
+    assert [call for call in played.calls if call[0] == "item-1"] == [("item-1", {}, False)] * 2
+    assert len(played.killed) == 2

@@ -43,6 +43,10 @@ class StorageError(PipelineError):
     exit_code = 1
 
 
+class UploadError(StorageError):
+    """A file could not be sent to an object store from this machine; another try, or machine, may do it."""
+
+
 class QualityError(PipelineError):
     """Relaxed texts are further from strict ones than the quality gate allows."""
 

@@ -285,6 +285,7 @@ class ClusterSettings(Settings):
     max_shard_attempts: int = Field(default=3, ge=1)
     stall_timeout_sec: float = Field(default=600, gt=0, description="a worker without progress is replaced")
     start_timeout_sec: float = Field(default=3600, gt=0, description="to get its cores and load its model")
+    no_worker_timeout_sec: float = Field(default=1800, gt=0, description="for a machine that can hold one")
     schedule: ScheduleSettings = Field(default=ScheduleSettings(), description="of rendered manifests")
     ray_jobs: RayJobsSettings | None = None
     kuberay: KubeRaySettings | None = None

@@ -1,8 +1,10 @@
 """`python -m jobs.cluster`: the same job on a cluster, submitted or as a manifest."""
 
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from jobs.cli import entry_point
@@ -23,7 +25,8 @@ Verbs
   render    print what runs the job now:      cluster=kuberay (kubectl create -f -), slurm (sbatch)
             or each night:                    cluster=crontab, airflow
   schedule  print what runs it each night:    cluster=kuberay (kubectl apply -f -), crontab, airflow
-  submit    start it on a running Ray cluster (cluster=ray), show its log, end with its exit code
+  submit    start it on a running Ray cluster (cluster=ray), show its log, end with its exit code;
+            SIGTERM stops the job, Ctrl-C leaves it running
   status | logs | stop ID                     the same cluster, a job submitted before
 
 Options of render, schedule and submit
@@ -159,12 +162,33 @@ def _submit(request: Request, settings: RunSettings) -> None:
     if not request.is_waiting:
         return
     try:
-        ray_jobs.follow(client, submission_id, _show)
+        with _raising_on_sigterm():
+            ray_jobs.follow(client, submission_id, _show)
+    except _Terminated as error:
+        ray_jobs.stop(client, submission_id)
+        message = f"{submission_id}: stopped, because this process was; what it finished is kept"
+        raise ray_jobs.RemoteJobError(message, 128 + signal.SIGTERM) from error
     except KeyboardInterrupt:
         print(
             f"{submission_id} goes on; `python -m jobs.cluster stop {submission_id}` ends it", file=sys.stderr
         )
         raise
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM: a scheduler such as Airflow ends its task. Of this class because asyncio lets it through."""
+
+
+@contextmanager
+def _raising_on_sigterm() -> Iterator[None]:
+    def on_signal(*_: object) -> None:
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, on_signal)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _status(request: Request, settings: RunSettings) -> None:

@@ -109,17 +109,19 @@ def _run_missing(
     on_progress: OnProgress | None,
 ) -> ProgressSnapshot:
     # Imported only here: without a missing shard nothing of Ray is loaded.
-    from pipeline.generate.ray_cluster import ray_session, size_pool
+    from pipeline.generate.ray_cluster import ray_session, size_pool, with_gpus
     from pipeline.generate.worker_pool import WorkerPool
 
     settings = spec.settings
     with (
         appendable(layout.log) as log,
         appendable(layout.progress) as progress,
-        ray_session(settings.cluster, log) as nodes,
+        ray_session(settings.cluster, log) as found,
     ):
         spec = replace(spec, run_log=str(log))
-        size = size_pool(settings.cluster, settings.engine.tensor_parallel_size, nodes)
+        num_gpus = settings.engine.tensor_parallel_size
+        nodes = with_gpus(settings.cluster, num_gpus, found)
+        size = size_pool(settings.cluster, num_gpus, nodes)
         size = replace(size, num_workers=min(size.num_workers, len(planned) - len(finished)))
         num_before = sum(planned[shard] for shard in finished)
         tracker = ProgressTracker(sum(planned.values()), num_before, size.num_workers)

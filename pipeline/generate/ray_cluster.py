@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.exceptions import GetTimeoutError
 
+from pipeline.environment import BACKEND_VARIABLE
 from pipeline.errors import ConfigError, GenerationError
 from pipeline.generate.run_log import LOG_FORMAT, ray_output_in
 from pipeline.settings import ClusterSettings
@@ -146,6 +148,34 @@ def _may_grow(cluster: ClusterSettings) -> bool:
     return cluster.address is not None and cluster.num_workers == "auto"
 
 
+def with_gpus(cluster: ClusterSettings, num_gpus: int, found: list[Node]) -> list[Node]:
+    """`found`, or, where engines need GPUs and no machine of a cluster has any yet, those that are there
+    once one has come.
+
+    What is asked of Ray meanwhile tells an autoscaler which machine is missing. Raises `GenerationError`
+    after `cluster.no_worker_timeout_sec`.
+    """
+    if cluster.address is None or not uses_gpus():
+        return found
+    while not any(node.num_gpus for node in found):
+        logger.warning("no machine of the cluster has a GPU yet; waiting for one with %d", num_gpus)
+        arrival = ray.remote(_arrived).options(num_cpus=0, num_gpus=num_gpus).remote()
+        try:
+            ray.get(arrival, timeout=cluster.no_worker_timeout_sec)
+        except GetTimeoutError as error:
+            ray.cancel(arrival)
+            waited = f"{cluster.no_worker_timeout_sec:.0f} s (cluster.no_worker_timeout_sec)"
+            raise GenerationError(
+                f"no machine with {num_gpus} GPUs joined the cluster in {waited}"
+            ) from error
+        found = nodes()
+    return found
+
+
+def _arrived() -> None:
+    """Runs on the machine that was waited for."""
+
+
 @contextmanager
 def ray_session(cluster: ClusterSettings, run_log: Path) -> Iterator[list[Node]]:
     """Connect to Ray, or start it, and yield its machines; Ray's own output goes to `run_log`.
@@ -229,8 +259,14 @@ def is_node_alive(node_id: str) -> bool:
 def nodes() -> list[Node]:
     """The machines of the cluster now."""
     alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    gpus_usable = not _is_cpu_build()
+    gpus_usable = uses_gpus()
     return [Node(int(found.get("CPU", 0)), int(found.get("GPU", 0)) if gpus_usable else 0) for found in alive]
+
+
+def uses_gpus() -> bool:
+    """Whether engines run on GPUs: as $LASER_BACKEND says, or else as the installed torch can."""
+    given = os.environ.get(BACKEND_VARIABLE)
+    return given == "gpu" if given in ("cpu", "gpu") else not _is_cpu_build()
 
 
 def _is_cpu_build() -> bool:

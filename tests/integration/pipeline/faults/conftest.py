@@ -68,7 +68,8 @@ def _wait_for(port):
 def cluster(bucket):
     """A head without cores, so that workers live on nodes that tests add and remove."""
     modules = os.pathsep.join([str(ROOT), *sys.path])  # workers import the test modules
-    os.environ.update(RAY_ENVIRONMENT | QUIET_ENVIRONMENT | {"PYTHONPATH": modules})
+    ours = {"PYTHONPATH": modules, "LASER_BACKEND": "cpu"}  # else a GPU build waits for a machine with GPUs
+    os.environ.update(RAY_ENVIRONMENT | QUIET_ENVIRONMENT | ours)
     nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     ray.init(address=nodes.address, log_to_driver=False)
     yield nodes

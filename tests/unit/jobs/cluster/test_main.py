@@ -1,6 +1,11 @@
+import os
+import signal
+import time
+
 import pytest
 import yaml
 
+from jobs.cluster import ray_jobs
 from jobs.cluster.__main__ import main, parse
 from pipeline.errors import ConfigError
 
@@ -52,3 +57,28 @@ def test_the_manifest_has_the_defaults_of_the_nodes_and_not_of_this_machine(caps
     assert main(["render", "cluster=kuberay", "cluster.kuberay.image=x", "--job=generate"]) == 0
     manifest = yaml.safe_load(capsys.readouterr().out)
     assert manifest["spec"]["entrypoint"].startswith("python -m jobs.generate paths.data=/data ")
+
+
+@pytest.mark.parametrize(
+    ("sent", "code", "stopped", "message"),
+    [
+        (signal.SIGTERM, 143, ["night"], "error: night: stopped, because this process was"),
+        (signal.SIGINT, 130, [], "night goes on; `python -m jobs.cluster stop night` ends it"),
+    ],
+)
+def test_a_scheduler_that_ends_the_client_stops_the_job_and_ctrl_c_leaves_it(
+    capsys, monkeypatch, sent, code, stopped, message
+):
+    seen, before = [], signal.getsignal(signal.SIGTERM)
+
+    def follow(*_):
+        os.kill(os.getpid(), sent)
+        time.sleep(10)
+
+    monkeypatch.setattr(ray_jobs, "connect", lambda _: None)
+    monkeypatch.setattr(ray_jobs, "submit", lambda *_: "night")
+    monkeypatch.setattr(ray_jobs, "follow", follow)
+    monkeypatch.setattr(ray_jobs, "stop", lambda _, name: seen.append(name))
+    assert main(["submit", "cluster=ray"]) == code
+    assert message in capsys.readouterr().err
+    assert seen == stopped and signal.getsignal(signal.SIGTERM) == before

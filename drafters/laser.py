@@ -2,7 +2,6 @@
 
 import itertools
 import os
-import time
 from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -134,7 +133,6 @@ class LaserDrafter:
         self.step_time = StepTimeModel()
         self.price = 0.3 if fixed_price is None else fixed_price
         self.counts = np.zeros((NUM_SOURCES, 2), np.int64)
-        self.propose_sec = 0.0
         self._steps_alike = 0
         self._fixed_price = fixed_price
         self._max_draft_tokens = max_draft_tokens
@@ -210,7 +208,6 @@ class LaserDrafter:
         the last step's tokens included. Without `verification` the last drafts were verified as proposed,
         by a strict rule. Returns n lists, possibly empty.
         """
-        started = time.perf_counter()
         slots = np.fromiter((self._slot_of[r] for r in request_ids), np.int64, len(request_ids))
         if verification is not None:
             num_proposed = self._slots.num_proposed[slots]
@@ -224,9 +221,7 @@ class LaserDrafter:
         self._slots.drafted_at[slots] = num_tokens
         self._slots.num_proposed[slots] = num_proposed
         tokens = self._slots.draft[0][slots].tolist()
-        drafts = [row[:count] for row, count in zip(tokens, num_proposed.tolist(), strict=True)]
-        self.propose_sec += time.perf_counter() - started
-        return drafts
+        return [row[:count] for row, count in zip(tokens, num_proposed.tolist(), strict=True)]
 
     def _learn(self, context: Int32, num_tokens: Int64, rows: Int64, slots: Int64) -> None:
         learn_rows(

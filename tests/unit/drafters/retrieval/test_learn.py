@@ -129,7 +129,7 @@ def taught(*lessons):
         state[0][0, 0] = token
         context = np.array([[before, token if came else token + 1]], np.int32)
         zero, length = np.zeros(1, np.int64), np.array([2])
-        learn_rows(context, length, zero, zero, one, one, 0.0, weights, squares, state, counts)
+        learn_rows(context, length, zero, zero, one, one, np.zeros(1), weights, squares, state, counts)
     return weights
 
 

@@ -74,7 +74,7 @@ def run_shards(
     engine is started.
 
     Raises `ConfigError` for a reused run id or a cluster that cannot hold the workers, `ModelError` if
-    no worker can start, `StorageError` if results cannot be kept (the disk is full), `GenerationError` if
+    no worker can start, `StorageError` if results cannot be kept (the disk is full), `BusyError` if
     another process works on this run. Shards that fail are
     named in the outcome; whatever happens, finished parts stay and a rerun resumes.
     """

@@ -16,6 +16,7 @@ import ray
 from pipeline.errors import ConfigError, GenerationError
 from pipeline.generate.run_log import LOG_FORMAT, ray_output_in
 from pipeline.settings import ClusterSettings
+from pipeline.termination import sigterm_handler_kept
 
 logger = logging.getLogger(__name__)
 
@@ -155,7 +156,8 @@ def ray_session(cluster: ClusterSettings, run_log: Path) -> Iterator[list[Node]]
     with ray_output_in(run_log):
         started_here = not ray.is_initialized()
         if started_here:
-            _connect(cluster.address)
+            with sigterm_handler_kept():  # Ray's own would end the process with exit code 15
+                _connect(cluster.address)
         try:
             yield nodes()
         finally:

@@ -14,14 +14,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.domains import write_domain
-from pipeline.errors import PipelineError
 from pipeline.generate.dispatch import GenerationOutcome
 from pipeline.generate.optional_packages import require_drafter_package
 from pipeline.generate.progress import ProgressView
 from pipeline.models import resolve_model
 from pipeline.night.changes import counts_by_kind, is_unchanged
 from pipeline.night.figures import carried_tokens, figures_by_change
-from pipeline.night.planning import NightPlan, Prepared, day_of, plan_night
+from pipeline.night.planning import NightPlan, Prepared, day_of, plan_night, provisional_run
 from pipeline.night.record import NightRecord, NightStopped, read_record
 from pipeline.publish.content import Content, content_of_run, read_facts
 from pipeline.publish.release import publish_run
@@ -38,7 +37,7 @@ from pipeline.road import (
 from pipeline.settings import KINDS, RunSettings
 from pipeline.storage.files import write_parquet
 from pipeline.storage.layout import DatasetLayout, RunLayout, models_folder
-from pipeline.storage.lock import owned
+from pipeline.storage.lock import OwnedLock, owned
 
 logger = logging.getLogger(__name__)
 OpenProgress = Callable[[], AbstractContextManager[ProgressView]]
@@ -56,34 +55,47 @@ class NightReport:
 
 
 def run_night(settings: RunSettings, open_progress: OpenProgress) -> NightReport:
-    """Run the night, or what is left of it.
+    """Run the night, or what is left of it. However it ends, its record and its report say so.
 
     Raises `BusyError` if another process works on the dataset, `PublishError` if the new snapshot is not
     valid, any other `PipelineError` for what its step says. What is done is kept, and what was in force
     stays so.
     """
-    require_drafter_package(settings.drafter.name)
     layout = DatasetLayout.of(settings.paths.data, settings.dataset.name)
     record = NightRecord(settings.dataset.name, settings.nightly.stop_after)
     stopped_after = None
     with owned(layout.lock, settings.run_id or f"the night of {day_of(settings)}") as lock:
         try:
-            prepared = _prepare(settings, layout, record)
-            with record.step("plan"):
-                night = plan_night(settings, layout, prepared)
-                lock.rename(night.run.run_id)
-                _begin(record, night)
-            _work(settings, layout, record, night, prepared, open_progress)
-            record.finish()
-            with record.step("report"):
-                _write_report(night.run.layout, layout)
+            _run_steps(settings, layout, record, lock, open_progress)
         except NightStopped as stop:
             stopped_after = str(stop)
-        except PipelineError as error:
+        except BaseException as error:
             record.fail(error)
-            _report_failure(record, layout)
+            _report_failure(settings, layout, record)
             raise
     return NightReport(record.run_id, record.values, list(record.steps.values()), stopped_after)
+
+
+def _run_steps(
+    settings: RunSettings,
+    layout: DatasetLayout,
+    record: NightRecord,
+    lock: OwnedLock,
+    open_progress: OpenProgress,
+) -> None:
+    first = provisional_run(settings, layout)
+    lock.rename(first.root.name)
+    record.begin(first)
+    require_drafter_package(settings.drafter.name)
+    prepared = _prepare(settings, layout, record)
+    with record.step("plan"):
+        night = plan_night(settings, layout, prepared)
+        lock.rename(night.run.run_id)
+        _bind(record, night)
+    _work(settings, layout, record, night, prepared, open_progress)
+    record.finish()
+    with record.step("report"):
+        _write_report(night.run.layout, layout, settings.report.pushgateway)
 
 
 def _prepare(settings: RunSettings, layout: DatasetLayout, record: NightRecord) -> Prepared:
@@ -99,7 +111,7 @@ def _prepare(settings: RunSettings, layout: DatasetLayout, record: NightRecord) 
     return Prepared(tables, groups, chosen, rendered, source)
 
 
-def _begin(record: NightRecord, night: NightPlan) -> None:
+def _bind(record: NightRecord, night: NightPlan) -> None:
     """Write down which night this is and what it has to do."""
     run = night.run.layout
     record.bind(run, night.identity, night.base.version if night.base else None)
@@ -199,17 +211,17 @@ def _note_version(record: NightRecord, snapshot: Snapshot) -> None:
     record.set(version=snapshot.version, datastore_version=snapshot.datastore_version)
 
 
-def _report_failure(record: NightRecord, layout: DatasetLayout) -> None:
+def _report_failure(settings: RunSettings, layout: DatasetLayout, record: NightRecord) -> None:
     """The morning report of a night that failed; what is wrong with the report does not hide the reason."""
     if record.run_id is None or record.has_failed_at("report"):
         return
     try:
-        _write_report(layout.run(record.run_id), layout)
-    except (PipelineError, OSError, ImportError) as error:
+        _write_report(layout.run(record.run_id), layout, settings.report.pushgateway)
+    except Exception as error:  # noqa: BLE001  see above
         logger.warning("no report of this night: %s", error)
 
 
-def _write_report(run: RunLayout, layout: DatasetLayout) -> None:
+def _write_report(run: RunLayout, layout: DatasetLayout, pushgateway: str | None) -> None:
     from pipeline.report import write_report  # matplotlib and more: not before it is needed
 
-    write_report(run, layout)
+    write_report(run, layout, pushgateway)

@@ -13,6 +13,7 @@ from typing import Any
 
 from drafters.datastore.format import CALIBRATION
 from pipeline.errors import PublishError
+from pipeline.failure_bound import too_many_failed
 from pipeline.pools import build_snapshot_pools, read_calibration, verify_pools
 from pipeline.publish.content import Content, read_facts
 from pipeline.publish.snapshot import (
@@ -81,16 +82,11 @@ def write_and_validate(
 
 
 def check_failures(content: Content, max_failed_fraction: float) -> None:
-    """Raise `PublishError` if too many of the entities that the run is about failed.
-
-    The bound is a share of the planned and the carried entities: of a night that plans ten texts one may
-    fail. A night that writes none of several fails in any case.
-    """
-    counts = content.counts().values()
-    failed = sum(of_kind["failed"] for of_kind in counts)
+    """Raise `PublishError` if too many of the planned entities failed; see `too_many_failed`."""
+    failed = sum(of_kind["failed"] for of_kind in content.counts().values())
     planned = sum(len(ids) for ids in content.planned.values())
     carried = content.num_carried()
-    if failed > max_failed_fraction * max(planned + carried, 1) or (failed == planned and planned > 1):
+    if too_many_failed(failed, planned, max_failed_fraction, carried):
         raise PublishError(
             f"{failed} of {planned} planned texts failed ({carried} others are carried over), more than "
             f"max_failed_fraction={max_failed_fraction:g} allows; see failed.parquet"

@@ -160,3 +160,39 @@ def test_an_interrupt_during_imports_leaves_no_traceback():
         check=False,
     )
     assert (finished.returncode, finished.stderr) == (-signal.SIGINT, "error: interrupted\n")
+
+
+def test_sigterm_ends_a_job_in_order_even_with_ray_running(tmp_path):
+    """`ray.init` sets a handler of its own, with which the job would end with exit code 15."""
+    code = """
+import os, time
+from pathlib import Path
+from jobs.cli import entry_point
+from pipeline.generate.ray_cluster import ray_session
+
+def job(settings):
+    try:
+        with ray_session(settings.cluster, Path("run.log")):
+            os.write(1, b"running\\n")  # print goes to run.log
+            time.sleep(120)
+    finally:
+        print("closed", flush=True)
+
+raise SystemExit(entry_point("d", "s")(job)([]))
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": str(CHECKOUT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert process.stdout.readline() == "running\n"
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGTERM)  # as an impatient queue does
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, out) == (143, "closed\n")
+    assert err.splitlines()[-1] == (
+        "error: ended by SIGTERM; what is finished is kept, and the same command resumes"
+    )

@@ -108,13 +108,13 @@ def test_an_entity_that_failed_keeps_its_previous_knowledge_or_is_absent(layout)
     [
         ({"text": " \n"}, {}, r"4 of 4 texts are empty, more than publish.max_empty_fraction=0.01"),
         ({"finish_reason": "repetition"}, {"max_looping_fraction": 0.2}, "4 of 4 texts are looping"),
-        ({}, {"failed": True}, "1 of 4 planned texts failed"),
+        ({}, {"failed": True}, "2 of 4 planned texts failed"),
     ],
 )
 def test_a_snapshot_that_is_not_valid_leaves_the_old_one_in_force(layout, changes, bounds, reason):
     first = first_night(layout)
     rows = entities("user", "u1", "u2", prompt="x") + entities("item", "i1", "i2", prompt="x")
-    failing = ("u1",) if bounds.pop("failed", False) else ()
+    failing = ("u1", "u2") if bounds.pop("failed", False) else ()
     run = finished_run(layout, "n2", rows, failing=failing, **changes)
     with pytest.raises(PublishError, match=reason) as error:
         publish(layout, run, settings_of(publish=PublishSettings(**bounds)))

@@ -23,9 +23,9 @@ from pipeline.night.figures import carried_tokens, figures_by_change
 from pipeline.night.planning import NightPlan, Prepared, day_of, plan_night, provisional_run
 from pipeline.night.record import NightRecord, NightStopped, read_record
 from pipeline.publish.content import Content, content_of_run, read_facts
-from pipeline.publish.release import publish_run
+from pipeline.publish.release import check_gone, publish_run
 from pipeline.publish.snapshot import Snapshot
-from pipeline.publish.versions import prune
+from pipeline.publish.versions import prune_if_possible
 from pipeline.road import (
     choose_entities,
     generate_plan,
@@ -92,7 +92,8 @@ def _run_steps(
         night = plan_night(settings, layout, prepared)
         lock.rename(night.run.run_id)
         _bind(record, night)
-    _work(settings, layout, record, night, prepared, open_progress)
+        check_gone(night.base, night.changes, settings.publish.max_gone_fraction)
+    _work(settings, layout, record, night, prepared, lock, open_progress)
     record.finish()
     with record.step("report"):
         _write_report(night.run.layout, layout, settings.report.pushgateway)
@@ -130,6 +131,7 @@ def _work(
     record: NightRecord,
     night: NightPlan,
     prepared: Prepared,
+    lock: OwnedLock,
     open_progress: OpenProgress,
 ) -> None:
     """Generate, publish, prune; nothing of it if nothing changed: then the version in force is confirmed."""
@@ -146,9 +148,9 @@ def _work(
             _check_quality(settings, night.run.layout, prepared, open_progress)
     content = content_of_run(layout, night.run.layout, night.base)
     _note_figures(layout, record, content, night.run.layout, read_facts(night.run.layout).sec_per_token)
-    snapshot = publish_run(layout, night.run.layout, settings, content, record.step)
+    snapshot = publish_run(layout, night.run.layout, settings, content, record.step, lock.require_held)
     _note_version(record, snapshot)
-    removed = prune(layout, settings.publish.keep_versions)
+    removed = prune_if_possible(layout, settings.publish.keep_versions)
     if removed:
         logger.info("removed old versions: %s", ", ".join(removed))
 

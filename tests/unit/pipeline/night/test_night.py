@@ -13,7 +13,7 @@ from pipeline.night import night as night_module
 from pipeline.night.night import run_night
 from pipeline.prompts import RenderedPrompts
 from pipeline.publish.snapshot import snapshot_in_force, versions
-from pipeline.publish_settings import NightlySettings
+from pipeline.publish_settings import NightlySettings, PublishSettings
 from pipeline.schemas import FAILED, GROUPS, INTERACTIONS, ITEMS, PROMPTS, USERS
 from pipeline.settings import PathsSettings, ReportSettings
 from pipeline.storage.layout import DatasetLayout
@@ -125,9 +125,21 @@ def test_only_gone_entities_make_a_version_too(world):
     assert two["version"] == "two" and snapshot_in_force(world.layout).counts == {"user": 2, "item": 1}
 
 
+def test_a_torn_export_is_told_before_anything_is_generated(world):
+    everyone = entities("user", *(f"u{number}" for number in range(30)), prompt="y")
+    world.rows = everyone
+    world.night(run_id="one")
+    world.rows = everyone[:1] + entities("user", "new")
+    with pytest.raises(PublishError, match="29 of 30 users in force would leave the snapshot"):
+        world.night(run_id="two")
+    assert world.record("two")["error"].startswith("plan: 29 of 30") and world.num_generations == 1
+    two = world.night(run_id="two", publish=PublishSettings(max_gone_fraction=1.0))
+    assert two["status"] == "done" and snapshot_in_force(world.layout).counts["user"] == 2
+
+
 def test_a_night_that_is_not_valid_fails_and_goes_on_once_its_rows_are_mended(world):
     world.night(run_id="one")
-    world.rows = entities("user", "u1", "u2", "u3", prompt="x")
+    world.rows = entities("user", "u1", "u2", "u3", prompt="x") + entities("item", "i1", "i2")
     world.failing = ("u2", "u3")
     with pytest.raises(PublishError, match="2 of 3 planned texts failed"):
         world.night()

@@ -40,7 +40,7 @@ Most important keys (configs/ holds all of them; --print-config shows their valu
   dry_run=true                show what was understood of the data; generate nothing
   run_id=NAME                 names the run; the same name resumes it
   retry_failed=true           of a run that is done: generate the failed rows again
-  history_cutoff=1998-03-01   ratings from this day (UTC) on are not shown
+  history_cutoff=1998-03-01   ratings from this day (UTC) on are not shown; also today, yesterday
   model=NAME                  a file of configs/model/
   model.path=/dir|org/name    any model directory or hub id
   engine.max_num_seqs=N       sequences that are decoded together

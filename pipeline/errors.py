@@ -62,7 +62,7 @@ class GenerationError(PipelineError):
 
 
 class Terminated(BaseException):
-    """SIGTERM: the job ends in order. No `Exception`, so that nothing takes it for a fault to recover from."""
+    """SIGTERM: the job ends in order. No `Exception`, so that nothing takes it for a fault to mend."""
 
     exit_code = 143
 

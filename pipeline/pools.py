@@ -143,8 +143,8 @@ def extend_pools(
 ) -> str:
     """Build the version named after the run from version `previous` and the run's knowledge; put it in force.
 
-    Does nothing if the run's version is there already, and whole. A crash leaves the old version in force. Only for
-    a dataset of which no snapshot is published.
+    Does nothing if the run's version is there already, and whole. A crash leaves the old version in force.
+    Only for a dataset of which no snapshot is published.
     """
     version = run.root.name
     if not _has_whole_pools(layout, version):

@@ -1,4 +1,4 @@
-"""SIGTERM ends a job in order, as an interrupt does: what is open is closed, and the reason is written down."""
+"""SIGTERM ends a job in order, as an interrupt does: what is open is closed, the reason written down."""
 
 import signal
 import threading

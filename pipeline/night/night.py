@@ -19,6 +19,7 @@ from pipeline.generate.optional_packages import require_drafter_package
 from pipeline.generate.progress import ProgressView
 from pipeline.models import resolve_model
 from pipeline.night.changes import counts_by_kind, is_unchanged
+from pipeline.night.cutoff import cutoff_values, with_cutoff_of_the_night
 from pipeline.night.figures import carried_tokens, figures_by_change
 from pipeline.night.planning import NightPlan, Prepared, day_of, plan_night, provisional_run
 from pipeline.night.record import NightRecord, NightStopped, read_record
@@ -83,9 +84,10 @@ def _run_steps(
     lock: OwnedLock,
     open_progress: OpenProgress,
 ) -> None:
+    settings = with_cutoff_of_the_night(settings, layout)
     first = provisional_run(settings, layout)
     lock.rename(first.root.name)
-    record.begin(first)
+    record.begin(first, **cutoff_values(settings))
     require_drafter_package(settings.drafter.name)
     prepared = _prepare(settings, layout, record)
     with record.step("plan"):

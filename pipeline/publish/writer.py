@@ -109,8 +109,8 @@ def _kept_rows(layout: DatasetLayout, base: Snapshot, kind: Kind, kept: pa.Array
     All ids are looked up at once: each lookup builds a hash table of `kept`, which may be millions.
     """
     files = [file for file in base.files if file.kind == kind]
-    ids = [_ids(files_dataset(layout, base.version, [file])) for file in files]
-    is_kept = pc.is_in(pa.chunked_array([chunk for of_file in ids for chunk in of_file.chunks], pa.string()), kept)
+    ids = [chunk for file in files for chunk in _ids(files_dataset(layout, base.version, [file]))]
+    is_kept = pc.is_in(pa.chunked_array(ids, pa.string()), kept)
     position = 0
     for file in files:
         for rows in _batches(files_dataset(layout, base.version, [file])):
@@ -118,8 +118,8 @@ def _kept_rows(layout: DatasetLayout, base: Snapshot, kind: Kind, kept: pa.Array
             position += rows.num_rows
 
 
-def _ids(rows: ds.Dataset) -> pa.ChunkedArray:
-    return rows.to_table(columns=["entity_id"])["entity_id"]
+def _ids(rows: ds.Dataset) -> list[pa.Array]:
+    return rows.to_table(columns=["entity_id"])["entity_id"].chunks
 
 
 def _batches(rows: ds.Dataset, which: pc.Expression | None = None) -> Iterator[pa.Table]:

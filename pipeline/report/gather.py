@@ -11,7 +11,7 @@ from pipeline.errors import DataError
 from pipeline.generate.contract import SourceCounts
 from pipeline.generate.time_series import read_series
 from pipeline.report.failures import read_failures
-from pipeline.report.figures import RowFigures, RunFacts, RunFigures, Speed
+from pipeline.report.figures import GENERATE_STAGE, RowFigures, RunFacts, RunFigures, Speed
 from pipeline.report.history import compare, earlier_records, make_record, metrics_of
 from pipeline.report.night import Night, read_night
 from pipeline.report.quality import read_quality, read_validation
@@ -25,7 +25,6 @@ from pipeline.storage.lock import living_owner
 from pipeline.storage.parts import PartManifest
 
 STILL_MOVING = timedelta(seconds=60)  # a run whose series is younger has not stopped
-GENERATE_STAGE = "generate"
 
 
 def gather(run: RunLayout, dataset: DatasetLayout, now: datetime | None = None) -> RunFigures:
@@ -49,7 +48,7 @@ def gather(run: RunLayout, dataset: DatasetLayout, now: datetime | None = None) 
     is_going = _is_worked_on(run, dataset) if night else _is_moving(last, now or datetime.now(UTC))
     num_rows, num_bad = rows.of_kind().num_rows, num_failed.get(GENERATE_STAGE, 0)
     verdict = judge(facts, shards, speed, num_rows, num_bad, seconds, night, is_going)
-    metrics = metrics_of(rows, speed, shards, sum(num_failed.values()), night, seconds)
+    metrics = metrics_of(rows, speed, shards, num_failed, night, seconds)
     record = make_record(facts, verdict.state, night, started_at, metrics)
     earlier = earlier_records(run.root.parent, record)
     return RunFigures(

@@ -23,8 +23,8 @@ ADVICE = {
     **dict.fromkeys(("snapshot", "datastore", "publish"), NOT_PUBLISHED),
 }
 RETRY = (
-    "Look at the reasons below and mend their cause; the same command with retry_failed=true ({command}) then "
-    "redoes the failed rows only. A higher max_failed_fraction lets the run pass as it is."
+    "Look at the reasons below and mend their cause; the same command with retry_failed=true ({command}) "
+    "then redoes the failed rows only. A higher max_failed_fraction lets the run pass as it is."
 )
 RETRY_NIGHT = RETRY.format(command="python -m jobs.nightly ... retry_failed=true")
 RETRY_RUN = RETRY.format(command="python -m jobs.generate ... retry_failed=true")

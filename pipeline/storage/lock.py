@@ -113,7 +113,9 @@ class OwnedLock:
         """Raise `BusyError` if another process took the lock over: nothing may be put in force then."""
         if not self._is_held():
             now = read_owner(self._record)
-            raise BusyError(f"{self._record}: this process lost the lock; it belongs to {now or 'nobody'} now")
+            raise BusyError(
+                f"{self._record}: this process lost the lock; it belongs to {now or 'nobody'} now"
+            )
 
     def release(self) -> None:
         """Remove the record, if it is still this owner's."""

@@ -52,3 +52,25 @@ def test_the_manifest_has_the_defaults_of_the_nodes_and_not_of_this_machine(caps
     assert main(["render", "cluster=kuberay", "cluster.kuberay.image=x", "--job=generate"]) == 0
     manifest = yaml.safe_load(capsys.readouterr().out)
     assert manifest["spec"]["entrypoint"].startswith("python -m jobs.generate paths.data=/data ")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["render", "cluster=crontab"],
+        ["schedule", "cluster=crontab"],
+        ["render", "cluster=airflow", "cluster.ray_jobs.dashboard=http://head:8265"],
+        ["schedule", "cluster=kuberay", "cluster.kuberay.image=i:1"],
+    ],
+)
+def test_what_runs_each_night_takes_no_fixed_cutoff(words, capsys):
+    assert main([*words, "history_cutoff=2026-11-22"]) == 2
+    assert "history_cutoff=2026-11-22T00:00Z: would be the same each night" in capsys.readouterr().err
+    assert main([*words, "history_cutoff=today"]) == 0
+    assert "history_cutoff=today" in capsys.readouterr().out
+
+
+def test_a_batch_script_with_a_fixed_cutoff_is_rendered_with_a_warning(capsys):
+    assert main(["render", "cluster=slurm", "history_cutoff=2026-11-22"]) == 0
+    captured = capsys.readouterr()
+    assert "history_cutoff=2026-11-22" in captured.out and "write history_cutoff=today" in captured.err

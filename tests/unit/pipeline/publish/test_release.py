@@ -258,9 +258,7 @@ def test_a_run_that_a_rollback_left_is_not_published_again_in_passing(layout):
     run = layout.run(next_night(layout, "n2").run_id)
     base = rollback(layout, None)
     with pytest.raises(PublishError, match="rollback version=n2"):
-        publish_run(
-            layout, run, settings_of(), content_of_run(layout, run, base), lambda name: nullcontext()
-        )
+        publish_run(layout, run, settings_of(), content_of_run(layout, run, base), lambda name: nullcontext())
     assert snapshot_in_force(layout).version == "n1"
 
 
@@ -315,7 +313,9 @@ def test_a_snapshot_does_not_shrink_unasked(layout, cutoff, reason):
         changed = pc.if_else(withheld, "withheld", content.changes["change"])
         changes = content.changes.set_column(2, content.changes.schema.field(2), changed)
         content = replace(content, changes=changes)
-    with pytest.raises(PublishError, match=rf"3 of 10 users in force .*{reason}.*max_gone_fraction=1 goes on"):
+    with pytest.raises(
+        PublishError, match=rf"3 of 10 users in force .*{reason}.*max_gone_fraction=1 goes on"
+    ):
         publish_run(layout, run, settings_of(), content, lambda name: nullcontext())
     assert snapshot_in_force(layout).version == "n1"
     check_gone(content.base, content.changes, 1.0)

@@ -85,7 +85,9 @@ def test_failed_rows_are_retried_by_the_job_that_wrote_them(dataset):
 def test_job_and_report_count_failed_rows_alike(dataset):
     layout = RunBuilder(dataset, failing=frozenset({"3"})).build()
     assert gather(layout, dataset).verdict.state == "done"  # one of a handful, as for `require_complete`
-    promptless = [{"stage": "prompt", "entity_id": str(n), "kind": "item", "reason": "no title"} for n in "67"]
+    promptless = [
+        {"stage": "prompt", "entity_id": str(n), "kind": "item", "reason": "no title"} for n in "67"
+    ]
     write_parquet(pa.Table.from_pylist(promptless, schema=FAILED), layout.failed)
     figures = gather(layout, dataset)
     assert (figures.verdict.state, figures.num_failed) == ("done", {"prompt": 2})

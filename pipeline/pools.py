@@ -25,7 +25,7 @@ from drafters.datastore import Datastore, DatastoreBuilder, DatastoreError, Docu
 from drafters.datastore.format import HEADER
 from pipeline.errors import CorruptPartError
 from pipeline.publish.snapshot import SnapshotFile, files_dataset, snapshot_in_force
-from pipeline.storage.files import sha256_of_json, write_text
+from pipeline.storage.files import remove_folder, sha256_of_json, write_text
 from pipeline.storage.layout import DatasetLayout, RunLayout
 from pipeline.storage.node_cache import built
 from pipeline.storage.parts import knowledge_dataset
@@ -92,11 +92,12 @@ def build_snapshot_pools(
 ) -> str:
     """Build the datastore of snapshot `version` from its `files`; its name. It is not put in force.
 
-    The name holds a digest of what went in, so a version of that name which is there already is this one.
+    The name holds a digest of what went in, so a version of that name which is there already is this one,
+    unless its files were damaged since: then it is built again.
     """
     content = [sorted((file.path, file.sha256) for file in files), model.tokenizer_hash, calibration]
     name = f"{version}-{sha256_of_json(content)[:DIGEST_CHARS]}"
-    if has_pools(layout.datastore / name):
+    if _has_whole_pools(layout, name):
         return name
     pools: dict[tuple[str, str], list[SnapshotFile]] = {}
     for file in files:
@@ -124,16 +125,29 @@ def verify_pools(layout: DatasetLayout, version: str) -> None:
         raise CorruptPartError(str(error)) from error
 
 
+def _has_whole_pools(layout: DatasetLayout, version: str) -> bool:
+    """Whether datastore `version` is there; one that is damaged is removed."""
+    if not has_pools(layout.datastore / version):
+        return False
+    try:
+        verify_pools(layout, version)
+    except CorruptPartError as error:
+        logger.warning("these pools are built again: %s", error)
+        remove_folder(layout.datastore / version)
+        return False
+    return True
+
+
 def extend_pools(
     layout: DatasetLayout, run: RunLayout, previous: str | None, tokenizer_hash: str, vocab_size: int
 ) -> str:
     """Build the version named after the run from version `previous` and the run's knowledge; put it in force.
 
-    Does nothing if the run's version is there already. A crash leaves the old version in force. Only for
-    a dataset of which no snapshot is published.
+    Does nothing if the run's version is there already, and whole. A crash leaves the old version in force.
+    Only for a dataset of which no snapshot is published.
     """
     version = run.root.name
-    if not has_pools(layout.datastore / version):
+    if not _has_whole_pools(layout, version):
         _build(layout, run, version, previous, tokenizer_hash, vocab_size)
     if _current_version(layout) != version:
         write_text(version + "\n", layout.current_datastore)

@@ -287,7 +287,8 @@ def record_summary(
         structured_kinds(settings.knowledge),
     )
     recorded = json.loads(run.layout.manifest.read_text(encoding="utf-8"))
-    write_json(recorded | {"summary": summary.as_dict()}, run.layout.manifest)
+    judged_by = {"max_failed_fraction": settings.max_failed_fraction}  # that of the last session
+    write_json(recorded | judged_by | {"summary": summary.as_dict()}, run.layout.manifest)
     return summary
 
 

@@ -40,7 +40,7 @@ INTERACTIONS = pa.schema(
 # A row that could not be used: of the raw data (`file`, `line`), or of a run (`entity_id`, `kind`).
 FAILED = pa.schema(
     [
-        _field("stage", pa.string()),  # read | generate
+        _field("stage", pa.string()),  # read | prompt | generate
         _field("file", pa.string(), nullable=True),
         _field("line", pa.int64(), nullable=True),  # 1-based
         _field("entity_id", pa.string(), nullable=True),

@@ -52,6 +52,7 @@ SCHEDULE: dict[str, Renderer] = {
     "crontab": render_crontab,
     "airflow": render_airflow,
 }
+REPEATED = ("crontab", "airflow")  # what `render` prints of them runs each night
 
 
 @dataclass
@@ -151,7 +152,20 @@ def _print_with(renderers: dict[str, Renderer], request: Request, settings: RunS
     found = [name for name in renderers if getattr(settings.cluster, name) is not None]
     if not found:
         raise ConfigError(f"cluster: choose cluster={'|'.join(renderers)}")
+    _check_cutoff(request, settings, is_repeated=renderers is SCHEDULE or found[0] in REPEATED)
     print(renderers[found[0]](_cluster_job(request, settings)), end="")
+
+
+def _check_cutoff(request: Request, settings: RunSettings, is_repeated: bool) -> None:
+    """Refuse a cutoff that would be the same each night; a script for `sbatch` may be meant for once."""
+    is_fixed = settings.history_cutoff is not None and settings.cutoff_word is None
+    if not is_fixed or request.job not in ("nightly", "generate"):
+        return
+    what = "would be the same each night; write history_cutoff=today or yesterday"
+    if is_repeated:
+        raise ConfigError(f"history_cutoff={settings.history_cutoff:%Y-%m-%dT%H:%MZ}: {what}")
+    if settings.cluster.slurm is not None:
+        print(f"history_cutoff is a fixed date: if this script is for each night, it {what}", file=sys.stderr)
 
 
 def _submit(request: Request, settings: RunSettings) -> None:

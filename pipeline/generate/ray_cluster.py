@@ -18,6 +18,7 @@ from pipeline.environment import BACKEND_VARIABLE
 from pipeline.errors import ConfigError, GenerationError
 from pipeline.generate.run_log import LOG_FORMAT, ray_output_in
 from pipeline.settings import ClusterSettings
+from pipeline.termination import sigterm_handler_kept
 
 logger = logging.getLogger(__name__)
 
@@ -185,7 +186,8 @@ def ray_session(cluster: ClusterSettings, run_log: Path) -> Iterator[list[Node]]
     with ray_output_in(run_log):
         started_here = not ray.is_initialized()
         if started_here:
-            _connect(cluster.address)
+            with sigterm_handler_kept():  # Ray's own would end the process with exit code 15
+                _connect(cluster.address)
         try:
             yield nodes()
         finally:

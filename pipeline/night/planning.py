@@ -21,7 +21,7 @@ from pipeline.road import PlannedRun
 from pipeline.schemas import PROMPTS
 from pipeline.settings import KINDS, RunSettings
 from pipeline.storage.files import sha256_of_json, sha256_of_rows
-from pipeline.storage.layout import DatasetLayout
+from pipeline.storage.layout import DatasetLayout, RunLayout
 
 TONIGHT_COLUMNS = ["kind", "entity_id", "prompt_hash"]
 
@@ -116,10 +116,19 @@ def _run_id(settings: RunSettings, layout: DatasetLayout, identity: str) -> str:
             f"run_id={settings.run_id}: that is no night; python -m jobs.publish run_id={settings.run_id} "
             "publishes it"
         )
-    if earlier is not None and (earlier.get("identity") != identity or is_finished(earlier)):
+    if earlier is not None and (earlier.get("identity") not in (None, identity) or is_finished(earlier)):
         what = "is done" if is_finished(earlier) else "was about other data or settings"
         raise ConfigError(f"run_id={settings.run_id}: that night {what}; choose another run_id, or none")
     return settings.run_id
+
+
+def provisional_run(settings: RunSettings, layout: DatasetLayout) -> RunLayout:
+    """Where the night is told before its plan says which night it is; never the run of something else."""
+    if settings.run_id is not None:
+        run = layout.run(settings.run_id)
+        if is_unfinished(run) or not run.root.exists():
+            return run
+    return layout.run(free_run_id(layout, day_of(settings)))
 
 
 def day_of(settings: RunSettings) -> str:

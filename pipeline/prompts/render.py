@@ -39,7 +39,7 @@ class RenderedPrompts:
     """Every entity that was asked for is in exactly one of the two tables."""
 
     prompts: pa.Table  # PROMPTS, on disk (`pipeline.spool`)
-    failed: pa.Table  # FAILED, stage "generate"
+    failed: pa.Table  # FAILED, stage "prompt"
 
 
 def render_prompts(
@@ -247,7 +247,7 @@ class _Writer:
     def _failed_table(self, entities: pa.Table, reasons: list[str]) -> pa.Table:
         nulls = pa.nulls(len(reasons))
         columns = {
-            "stage": pa.array(["generate"] * len(reasons), pa.string()),
+            "stage": pa.array(["prompt"] * len(reasons), pa.string()),
             "file": nulls.cast(pa.string()),
             "line": nulls.cast(pa.int64()),
             "entity_id": entities["entity_id"],

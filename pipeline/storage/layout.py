@@ -140,6 +140,11 @@ class DatasetLayout:
         return self.root / "night.lock"
 
     @property
+    def metrics(self) -> Path:
+        """The latest run's figures in Prometheus text format, always at this place."""
+        return self.root / "metrics.prom"
+
+    @property
     def datastore(self) -> Path:
         """Folder of datastore versions."""
         return self.root / "datastore"

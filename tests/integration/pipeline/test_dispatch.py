@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import ray
 
-from pipeline.errors import DataError, GenerationError, ModelError
+from pipeline.errors import BusyError, DataError, GenerationError, ModelError
 from pipeline.generate.dispatch import generate_shards, run_shards
 from pipeline.generate.ray_cluster import ray_session
 from pipeline.generate.shard_queue import MAX_BAD_ROWS
@@ -203,7 +203,7 @@ def test_a_run_without_its_plan_file_is_refused(layout):
 
 def test_a_second_driver_of_the_same_run_is_refused(layout):
     plan = write_plan(layout, num_shards=1)
-    with exclusive(layout.root), pytest.raises(GenerationError, match="another process is generating"):
+    with exclusive(layout.root), pytest.raises(BusyError, match="another process is generating"):
         run_shards(plan, make_spec(layout), layout, ToyWorker)
 
 

@@ -1,4 +1,4 @@
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -282,3 +282,13 @@ def test_a_missing_config_folder_is_named(tmp_path):
 def test_the_resolved_configuration_reads_back():
     settings = load("history_cutoff=1998-03-01", "run_id=2026")
     assert RunSettings.model_validate(yaml.safe_load(as_yaml(settings))) == settings
+
+
+@pytest.mark.parametrize(("word", "days"), [("today", 0), ("yesterday", 1)])
+def test_a_cutoff_may_be_a_word(word, days):
+    before = datetime.now(UTC)
+    settings = load_settings("generate", [f"history_cutoff={word}"])
+    moments = (before, datetime.now(UTC))
+    midnights = [datetime(t.year, t.month, t.day, tzinfo=UTC) - timedelta(days=days) for t in moments]
+    assert settings.history_cutoff in midnights and settings.cutoff_word == word
+    assert load_settings("generate", ["cutoff_word=today"]).cutoff_word is None

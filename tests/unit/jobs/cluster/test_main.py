@@ -82,3 +82,25 @@ def test_a_scheduler_that_ends_the_client_stops_the_job_and_ctrl_c_leaves_it(
     assert main(["submit", "cluster=ray"]) == code
     assert message in capsys.readouterr().err
     assert seen == stopped and signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["render", "cluster=crontab"],
+        ["schedule", "cluster=crontab"],
+        ["render", "cluster=airflow", "cluster.ray_jobs.dashboard=http://head:8265"],
+        ["schedule", "cluster=kuberay", "cluster.kuberay.image=i:1"],
+    ],
+)
+def test_what_runs_each_night_takes_no_fixed_cutoff(words, capsys):
+    assert main([*words, "history_cutoff=2026-11-22"]) == 2
+    assert "history_cutoff=2026-11-22T00:00Z: would be the same each night" in capsys.readouterr().err
+    assert main([*words, "history_cutoff=today"]) == 0
+    assert "history_cutoff=today" in capsys.readouterr().out
+
+
+def test_a_batch_script_with_a_fixed_cutoff_is_rendered_with_a_warning(capsys):
+    assert main(["render", "cluster=slurm", "history_cutoff=2026-11-22"]) == 0
+    captured = capsys.readouterr()
+    assert "history_cutoff=2026-11-22" in captured.out and "write history_cutoff=today" in captured.err

@@ -40,7 +40,7 @@ MAX_KEYS = 1000  # remembered for a message
 
 
 class JsonKeys:
-    """Which of the `wanted` keys JSON records have had. Any record may leave a key out, but not all of them."""
+    """Which of the `wanted` keys JSON records have had. Any record may leave a key out, but not all."""
 
     def __init__(self, wanted: Iterable[str]) -> None:
         self._missing = dict.fromkeys(wanted)

@@ -32,7 +32,7 @@ def read_tables(
     parse: Parse = parse_json,
     may_lack_keys: bool = False,
 ) -> DomainTables:
-    """Read `tables`, named `field` in messages; `parse` reads a line of JSON, `may_lack_keys`: see `RawTable`.
+    """Read `tables`, named `field` in messages; `parse` and `may_lack_keys` are about JSON, see `RawTable`.
 
     With a k-core the items are read twice: first only who they are, then all about those that stay.
     """

@@ -21,7 +21,7 @@ _RESERVED_ARGUMENTS = frozenset({
 })  # fmt: skip
 
 # Knowledge, not deliberation: models that can think do so unless told. Other templates do not look at it.
-_ARGUMENTS = {"enable_thinking": False}
+_ARGUMENTS: dict[str, bool | str | int] = {"enable_thinking": False}
 _PLACE = "PLACE\u2603OF\u2603THE\u2603MESSAGE"
 # What chat templates are known to look for in a message: switches (`/no_think`), tool calls, white space
 # at its ends (messages have none).

@@ -18,6 +18,7 @@ NO_TELEMETRY = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "HF_HUB_DISABLE_TELEMETRY": "1",
 }
+NO_DEVICE = ("-1", "NoDevFiles")  # how CUDA_VISIBLE_DEVICES says none
 NO_HUB = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 
 
@@ -45,7 +46,7 @@ def machine_backend() -> Backend:
     given = os.environ.get(BACKEND_VARIABLE)
     if given in ("cpu", "gpu"):
         return "gpu" if given == "gpu" else "cpu"
-    return "gpu" if _has_nvidia_gpu() and not _is_cpu_build() else "cpu"
+    return "gpu" if num_nvidia_gpus() and not _is_cpu_build() else "cpu"
 
 
 def _is_cpu_build() -> bool:
@@ -56,11 +57,15 @@ def _is_cpu_build() -> bool:
     return True
 
 
-def _has_nvidia_gpu() -> bool:
+def num_nvidia_gpus() -> int:
+    """The GPUs of this machine, or as many as CUDA_VISIBLE_DEVICES names."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return sum(bool(name.strip()) and name.strip() not in NO_DEVICE for name in visible.split(","))
     try:
         listing = subprocess.run(
             ["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60, check=False
         ).stdout
     except (OSError, subprocess.TimeoutExpired):
-        return False
-    return any(line.startswith("GPU ") for line in listing.splitlines())
+        return 0
+    return sum(line.startswith("GPU ") for line in listing.splitlines())

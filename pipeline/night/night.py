@@ -18,6 +18,7 @@ from pipeline.errors import PipelineError
 from pipeline.generate.dispatch import GenerationOutcome
 from pipeline.generate.optional_packages import require_drafter_package
 from pipeline.generate.progress import ProgressView
+from pipeline.generate.ray_cluster import reject_what_does_not_fit
 from pipeline.models import resolve_model
 from pipeline.night.changes import counts_by_kind, is_unchanged
 from pipeline.night.figures import carried_tokens, figures_by_change
@@ -63,6 +64,7 @@ def run_night(settings: RunSettings, open_progress: OpenProgress) -> NightReport
     stays so.
     """
     require_drafter_package(settings.drafter.name)
+    reject_what_does_not_fit(settings)
     layout = DatasetLayout.of(settings.paths.data, settings.dataset.name)
     record = NightRecord(settings.dataset.name, settings.nightly.stop_after)
     stopped_after = None

@@ -24,6 +24,7 @@ from jobs.config_errors import first_error, unknown_key
 from jobs.schema_paths import allows_bool, annotation_at, dotted, holds_text_only, in_words, nearest_name
 from pipeline.environment import machine_backend
 from pipeline.errors import ConfigError
+from pipeline.models.resolve import PACKAGE_PREFIX
 from pipeline.settings import RunSettings
 from pipeline.storage.location import missing_store
 
@@ -38,6 +39,7 @@ TEXT_OVERRIDE = re.compile(
 _MALFORMED = (ValueError, TypeError, AttributeError, LookupError, OSError, RecursionError, AssertionError)
 MAX_MESSAGE_CHARACTERS = 400
 DAYS_AGO: dict[Any, int] = {"today": 0, "yesterday": 1}
+TO_GIVE = {"dataset.raw": "the folder with the raw files, as in dataset.raw=/path/to/files"}
 
 
 def load_settings(config_name: str, overrides: list[str], config_dir: str | None = None) -> RunSettings:
@@ -52,6 +54,7 @@ def load_settings(config_name: str, overrides: list[str], config_dir: str | None
     _reject_booleans(values, RunSettings)
     _make_paths_absolute(values)
     _resolve_cutoff(values)
+    _name_model(values, checked)
     try:
         settings = RunSettings.model_validate(values)
     except ValidationError as error:
@@ -86,7 +89,8 @@ def _compose(config_name: str, overrides: list[str], folders: list[Path]) -> dic
             config = compose(config_name, overrides)
         values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except MissingMandatoryValue as error:
-        raise ConfigError(f"{error.full_key}: missing; give it a value") from error
+        what = TO_GIVE.get(str(error.full_key), "a value")
+        raise ConfigError(f"{error.full_key}: missing; give it {what}") from error
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, *_MALFORMED) as error:
         raise ConfigError(_one_line(error)) from error
     assert isinstance(values, dict)
@@ -175,9 +179,9 @@ def _check_option(override: Override, text: str, folders: list[Path], is_require
 
 
 def _leaves(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Any]]:
-    """Every value that is not a mapping, with its path."""
-    if isinstance(value, dict):
-        for key, member in value.items():
+    """Every value that is no mapping and no list, with its path."""
+    if isinstance(value, dict | list):
+        for key, member in value.items() if isinstance(value, dict) else enumerate(value):
             yield from _leaves(member, (*path, key))
     else:
         yield path, value
@@ -218,6 +222,18 @@ def _resolve_cutoff(values: dict[str, Any]) -> None:
     if is_word:
         day = datetime.now(UTC).date() - timedelta(days=DAYS_AGO[word])
         values["history_cutoff"] = day.isoformat()
+
+
+def _name_model(values: dict[str, Any], overrides: list[str]) -> None:
+    """Name a model after its path if only that was overridden: rows, run and report say what ran."""
+    keys = {override.lstrip("+").partition("=")[0] for override in overrides}
+    model = values.get("model")
+    if "model.path" not in keys or "model.name" in keys or not isinstance(model, dict):
+        return
+    path = model.get("path")
+    if isinstance(path, str) and not path.startswith(PACKAGE_PREFIX):
+        name = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(path).name).strip(".-_")
+        model["name"] = name or model.get("name")
 
 
 def _check_combinations(settings: RunSettings) -> None:

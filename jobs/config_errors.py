@@ -1,6 +1,7 @@
 """Pydantic's findings as one line in the words of the configuration."""
 
 import json
+import re
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -16,7 +17,8 @@ from jobs.schema_paths import (
 )
 
 MAX_SHOWN_CHARACTERS = 80
-BOUNDS = ("greater_than", "less_than", "multiple_of", "too_", "finite_number")
+BOUNDS = ("greater_than", "less_than", "multiple_of", "too_", "string_too_", "finite_number")
+SUBJECT = re.compile(r"^\w+ should ")  # Input, List, String
 
 
 def first_error(error: ValidationError, schema: type[BaseModel], values: dict[str, Any]) -> str:
@@ -54,7 +56,7 @@ def _complaint(finding: Any, is_union: bool, annotation: Any, value: Any) -> str
     if not is_union and finding["type"] == "string_pattern_mismatch":
         return f"must match {finding['ctx']['pattern']}"
     if not is_union and finding["type"].startswith(BOUNDS):
-        return "must " + finding["msg"].removeprefix("Input should ")
+        return SUBJECT.sub("must ", finding["msg"]).removesuffix(" after validation, not 0")
     nearest = nearest_name(str(value), literal_values(annotation))
     return f"must be {in_words(annotation)}" + (f"; did you mean '{nearest}'?" if nearest else "")
 

@@ -93,7 +93,7 @@ def nearest_name(wrong: str, names: list[str]) -> str | None:
 
 
 def _step_into(annotation: Any, step: str | int) -> Any:
-    for member in _members(annotation):
+    for member in map(_without_bounds, _members(annotation)):
         if _is_settings(member) and step in member.model_fields:
             return _fields(member)[str(step)]
         if get_origin(member) is dict and isinstance(step, str):
@@ -124,6 +124,8 @@ def _member_in_words(member: Any) -> str:
         return "a positive integer" if _plain(member) is int else "a positive number"
     if get_origin(member) is Literal:
         return " or ".join(repr(value) for value in get_args(member))
+    if _plain(member) is list and literal_values(element := get_args(_without_bounds(member))[0]):
+        return f"a list of {', '.join(literal_values(element))}"
     return NAMES_OF_TYPES.get(_plain(member), "a group of keys" if _is_settings(_plain(member)) else "text")
 
 
@@ -136,10 +138,13 @@ def _bounds(member: Any) -> list[Any]:
     ]
 
 
+def _without_bounds(member: Any) -> Any:
+    return get_args(member)[0] if get_origin(member) is Annotated else member
+
+
 def _plain(member: Any) -> Any:
     """The type without its bounds and parameters."""
-    if get_origin(member) is Annotated:
-        member = get_args(member)[0]
+    member = _without_bounds(member)
     return get_origin(member) or member
 
 

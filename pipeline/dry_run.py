@@ -18,19 +18,20 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.domains import DomainTables, read_domain
+from pipeline.domains import DomainTables
 from pipeline.environment import machine_backend
 from pipeline.errors import DataError
 from pipeline.generate.optional_packages import require_drafter_package
 from pipeline.generate.progress import duration
-from pipeline.groups import group_entities
+from pipeline.generate.ray_cluster import reject_what_does_not_fit
+from pipeline.models import ModelSource
 from pipeline.models.embedded import prepare_embedded_model
+from pipeline.models.folder import check_context
 from pipeline.models.hub import download_snapshot
 from pipeline.models.resolve import HUB_ID, PACKAGE_PREFIX
-from pipeline.models.tokenizer import load_tokenizer
-from pipeline.plan import select_entities
-from pipeline.prompts import RenderedPrompts, render_prompts
-from pipeline.settings import KINDS, Kind, ModelSettings, RunSettings
+from pipeline.prompts import RenderedPrompts
+from pipeline.road import choose_entities, group_tables, read_tables, render_chosen
+from pipeline.settings import KINDS, Kind, ModelSettings, PathsSettings, RunSettings
 from pipeline.storage.layout import DatasetLayout, models_folder
 
 logger = logging.getLogger(__name__)
@@ -89,11 +90,10 @@ class DryRun:
 def dry_run(settings: RunSettings) -> DryRun:
     """Read, group and render as a run would. Raises `PipelineError` as a run would."""
     require_drafter_package(settings.drafter.name)
-    tables = read_domain(settings.dataset)
-    groups = group_entities(tables, settings.dataset)
-    chosen = select_entities(groups, settings.limit, offset=settings.offset)
-    if not chosen.num_rows:
-        raise DataError(f"offset={settings.offset}: no entity is left, there are {groups.num_rows}")
+    reject_what_does_not_fit(settings)
+    tables = read_tables(settings)
+    groups = group_tables(settings, tables)
+    chosen = choose_entities(settings, groups)
     rendered = _render(settings, tables, chosen)
     if not rendered.prompts.num_rows:
         raise DataError(f"no prompt could be written: {rendered.failed['reason'][0].as_py()}")
@@ -109,18 +109,13 @@ def dry_run(settings: RunSettings) -> DryRun:
 
 
 def _render(settings: RunSettings, tables: DomainTables, chosen: pa.Table) -> RenderedPrompts:
-    with _tokenizer_folder(settings.model, models_folder(settings.paths.data)) as folder:
-        tokenizer = load_tokenizer(str(folder), settings.model.trust_remote_code)
-    return render_prompts(
-        tables,
-        chosen,
-        settings.knowledge,
-        settings.model,
-        settings.dataset.item_word,
-        tokenizer,
-        settings.history_cutoff,
-        rating_range=settings.dataset.rating_range,
-    )
+    models = models_folder(settings.paths.data)
+    with _tokenizer_folder(settings.model, models) as folder, tempfile.TemporaryDirectory() as scratch:
+        source = ModelSource(str(folder), revision="", is_local=True, tokenizer_hash="")
+        elsewhere = settings.model_copy(update={"paths": PathsSettings(data=scratch)})
+        rendered = render_chosen(elsewhere, tables, chosen, source)
+        check_context(folder, settings.model.max_model_len)
+    return rendered
 
 
 @contextmanager

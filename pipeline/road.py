@@ -18,6 +18,7 @@ from pipeline.generate.contract import WorkerSpec
 from pipeline.generate.dispatch import GenerationOutcome, run_shards
 from pipeline.generate.optional_packages import require_drafter_package
 from pipeline.generate.progress import ProgressView
+from pipeline.generate.ray_cluster import reject_what_does_not_fit
 from pipeline.generate.summary import RunSummary, summarize
 from pipeline.groups import group_entities, reject_unknown_groups
 from pipeline.groups.alignment import align_user_groups
@@ -43,15 +44,10 @@ RUN_ID_CHARS = 8
 
 @dataclass(frozen=True)
 class Coverage:
-    """How many entities the run wrote about, of how many there are."""
+    """How many entities the run wrote about, and whether `limit` or `offset` left others out."""
 
     num_planned: int
-    num_entities: int
-
-    @property
-    def is_sample(self) -> bool:
-        """Whether entities were left out on purpose."""
-        return self.num_planned < self.num_entities
+    is_sample: bool
 
 
 @dataclass(frozen=True)
@@ -90,6 +86,7 @@ def generate_knowledge(
     """
     started = time.monotonic()
     require_drafter_package(settings.drafter.name)
+    reject_what_does_not_fit(settings)
     layout = DatasetLayout.of(settings.paths.data, settings.dataset.name)
     source = resolve_model(settings.model, models_folder(settings.paths.data))
     run = _prepare(settings, layout, source, only)
@@ -100,7 +97,7 @@ def generate_knowledge(
         version = extend_pools(layout, run.layout, spec.datastore_version, source.tokenizer_hash, vocab_size)
     summary = record_summary(settings, run, outcome, time.monotonic() - started)
     outcome.require_complete(settings.max_failed_fraction)
-    return _report(run, summary, version)
+    return _report(settings, run, summary, version)
 
 
 def generate_plan(
@@ -292,7 +289,8 @@ def record_summary(
     return summary
 
 
-def _report(run: PlannedRun, summary: RunSummary, version: str | None) -> RunReport:
+def _report(settings: RunSettings, run: PlannedRun, summary: RunSummary, version: str | None) -> RunReport:
     num_users, num_items = run.tables.users.num_rows, run.tables.items.num_rows
-    coverage = Coverage(run.plan.num_rows, num_users + num_items)
+    is_cut = settings.limit != "all" and settings.limit < max(num_users, num_items)
+    coverage = Coverage(run.plan.num_rows, is_cut or settings.offset > 0)
     return RunReport(run.run_id, summary, coverage, num_users, num_items, version)

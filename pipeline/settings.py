@@ -188,6 +188,13 @@ class PromptSettings(Settings):
     max_words: int | None = Field(default=None, ge=1, description="what the prompt asks for, as `max_words`")
     json_output: JsonOutputSettings | None = Field(default=None, description="null: the answer is plain text")
 
+    @field_validator("template")
+    @classmethod
+    def _not_blank(cls, template: str) -> str:
+        if not template.strip():
+            raise ValueError("must not be blank")
+        return template
+
 
 class KnowledgeSettings(Settings):
     """A prompt set."""
@@ -216,6 +223,15 @@ class RepetitionDetectionSettings(Settings):
     max_pattern_size: int = Field(ge=1)
     min_pattern_size: int = Field(default=1, ge=1)
     min_count: int = Field(ge=2)
+
+    @model_validator(mode="after")
+    def _sizes_are_a_range(self) -> "RepetitionDetectionSettings":
+        if self.min_pattern_size > self.max_pattern_size:
+            raise ValueError(
+                "model.sampling.repetition_detection.min_pattern_size must be at most "
+                f"max_pattern_size={self.max_pattern_size}"
+            )
+        return self
 
 
 class SamplingSettings(Settings):

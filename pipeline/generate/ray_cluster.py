@@ -14,10 +14,10 @@ from typing import Any
 import ray
 from ray.exceptions import GetTimeoutError
 
-from pipeline.environment import BACKEND_VARIABLE
+from pipeline.environment import BACKEND_VARIABLE, engine_environment, num_nvidia_gpus
 from pipeline.errors import ConfigError, GenerationError
 from pipeline.generate.run_log import LOG_FORMAT, ray_output_in
-from pipeline.settings import ClusterSettings
+from pipeline.settings import ClusterSettings, RunSettings
 from pipeline.termination import sigterm_handler_kept
 
 logger = logging.getLogger(__name__)
@@ -69,7 +69,11 @@ class PoolSize:
 
     def actor_options(self) -> dict[str, Any]:
         """Ray options of one worker; its threads are as many as its cores."""
-        environment = {**QUIET_ENVIRONMENT, "OMP_NUM_THREADS": str(max(1, self.cpus_per_worker))}
+        environment = {
+            **QUIET_ENVIRONMENT,
+            **engine_environment(),
+            "OMP_NUM_THREADS": str(max(1, self.cpus_per_worker)),
+        }
         if self.num_workers > 1 or self.may_grow:  # vLLM would bind each worker to the same cores
             environment["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
         return {
@@ -88,7 +92,20 @@ def size_pool(cluster: ClusterSettings, tensor_parallel_size: int, nodes: list[N
     """
     if any(node.num_gpus for node in nodes):
         return _size_on_gpus(cluster, tensor_parallel_size, nodes)
+    if tensor_parallel_size > 1:
+        raise ConfigError(f"engine.tensor_parallel_size={tensor_parallel_size}: no machine here has a GPU")
     return _size_on_cpus(cluster, nodes)
+
+
+def reject_what_does_not_fit(settings: RunSettings) -> None:
+    """Raise `ConfigError` for workers that this machine cannot hold: before a run is begun, and without Ray.
+
+    What a cluster holds is known when it answers.
+    """
+    num_gpus = 0 if _is_cpu_build() else num_nvidia_gpus()
+    is_known = _is_cpu_build() or num_gpus > 0  # Ray may find GPUs where there is no nvidia-smi
+    if settings.cluster.address is None and is_known and not ray.is_initialized():
+        size_pool(settings.cluster, settings.engine.tensor_parallel_size, [Node(usable_cpus(), num_gpus)])
 
 
 def _size_on_gpus(cluster: ClusterSettings, tensor_parallel_size: int, nodes: list[Node]) -> PoolSize:

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import ModelError
+from pipeline.errors import ConfigError, ModelError
 
 WEIGHTS_INDEX = "model.safetensors.index.json"
 REVISION_SUFFIXES = {".json", ".jinja", ".txt", ".model", ".tiktoken", ".py", ".safetensors"}
@@ -30,6 +30,22 @@ def check_model_folder(folder: Path, what: str) -> None:
     _check_shards(folder, what)
     if not _vocabulary_files(folder):
         raise ModelError(f"{what}: has no tokenizer (tokenizer.json, tokenizer.model or a vocabulary)")
+
+
+def check_context(folder: Path, max_model_len: int) -> None:
+    """Raise `ConfigError` if the model in `folder` has a shorter context than `model.max_model_len`.
+
+    Left to vLLM, as the engine starts: models whose config scales its positions, or does not tell them.
+    """
+    config = _read_json(folder / "config.json", str(folder))
+    text = {**config, **(config.get("text_config") or {})}
+    positions = text.get("max_position_embeddings")
+    is_scaled = bool(text.get("rope_scaling")) or "factor" in (text.get("rope_parameters") or {})
+    if isinstance(positions, int) and not is_scaled and max_model_len > positions:
+        raise ConfigError(
+            f"model.max_model_len={max_model_len}: the model has a context of {positions} tokens; "
+            f"set model.max_model_len={positions}"
+        )
 
 
 def folder_revision(folder: Path) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from pipeline.environment import forbid_hub_access
 from pipeline.errors import ModelError
 from pipeline.models.embedded import prepare_embedded_model
-from pipeline.models.folder import check_model_folder, folder_revision, tokenizer_hash
+from pipeline.models.folder import check_context, check_model_folder, folder_revision, tokenizer_hash
 from pipeline.models.hub import download_snapshot
 from pipeline.settings import ModelSettings
 
@@ -31,21 +31,23 @@ class ModelSource:
 
 
 def resolve_model(settings: ModelSettings, models_folder: Path) -> ModelSource:
-    """Make the model available locally; `ModelError` if it cannot be found, read or fetched.
+    """Make the model available locally; `ModelError` if it cannot be found, read or fetched, `ConfigError` if
+    its context is shorter than `settings.max_model_len`.
 
     An embedded model is prepared below `models_folder` on first use; a hub model is fetched into the
     hub's own cache. From then on this process and its children are kept off the hub.
     """
     path = settings.path
     if path.startswith(PACKAGE_PREFIX):
-        return _local(prepare_embedded_model(path.removeprefix(PACKAGE_PREFIX), models_folder))
+        return _local(prepare_embedded_model(path.removeprefix(PACKAGE_PREFIX), models_folder), settings)
     folder = Path(path).expanduser()
     if path and folder.is_dir():
-        return _local(folder.resolve())
+        return _local(folder.resolve(), settings)
     if folder.is_absolute() or path.startswith((".", "~")) or not HUB_ID.fullmatch(path):
         raise ModelError(f"model.path={path}: no such folder, and not a hub id (org/name)")
     snapshot = download_snapshot(path, settings.revision, with_code=settings.trust_remote_code)
     check_model_folder(snapshot.folder, f"model.path={path}")
+    check_context(snapshot.folder, settings.max_model_len)
     forbid_hub_access()
     return ModelSource(
         path=str(snapshot.folder),
@@ -55,8 +57,9 @@ def resolve_model(settings: ModelSettings, models_folder: Path) -> ModelSource:
     )
 
 
-def _local(folder: Path) -> ModelSource:
+def _local(folder: Path, settings: ModelSettings) -> ModelSource:
     check_model_folder(folder, f"model.path={folder}")
+    check_context(folder, settings.max_model_len)
     forbid_hub_access()
     return ModelSource(
         path=str(folder),

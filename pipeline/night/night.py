@@ -17,6 +17,7 @@ from pipeline.domains import write_domain
 from pipeline.generate.dispatch import GenerationOutcome
 from pipeline.generate.optional_packages import require_drafter_package
 from pipeline.generate.progress import ProgressView
+from pipeline.generate.ray_cluster import reject_what_does_not_fit
 from pipeline.models import resolve_model
 from pipeline.night.changes import counts_by_kind, is_unchanged
 from pipeline.night.cutoff import cutoff_values, with_cutoff_of_the_night
@@ -89,6 +90,7 @@ def _run_steps(
     lock.rename(first.root.name)
     record.begin(first, **cutoff_values(settings))
     require_drafter_package(settings.drafter.name)
+    reject_what_does_not_fit(settings)
     prepared = _prepare(settings, layout, record)
     with record.step("plan"):
         night = plan_night(settings, layout, prepared)

@@ -20,7 +20,8 @@ _RESERVED_ARGUMENTS = frozenset({
     "tokenize", "tokenizer_kwargs", "truncation",
 })  # fmt: skip
 
-
+# Knowledge, not deliberation: models that can think do so unless told. Other templates do not look at it.
+_ARGUMENTS: dict[str, bool | str | int] = {"enable_thinking": False}
 _PLACE = "PLACE\u2603OF\u2603THE\u2603MESSAGE"
 # What chat templates are known to look for in a message: switches (`/no_think`), tool calls, white space
 # at its ends (messages have none).
@@ -94,7 +95,10 @@ class PromptEncoder:
         chats = [[*head, {"role": "user", "content": message}] for message in messages]
         try:
             texts: list[str] = self._tokenizer.apply_chat_template(
-                chats, tokenize=False, add_generation_prompt=True, **self._model.chat_template_args
+                chats,
+                tokenize=False,
+                add_generation_prompt=True,
+                **_ARGUMENTS | self._model.chat_template_args,
             )
             return texts
         except (jinja2.TemplateError, TypeError, ValueError, LookupError) as error:

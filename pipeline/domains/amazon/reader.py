@@ -77,7 +77,7 @@ def read_amazon(settings: DatasetSettings) -> DomainTables:
         ),
         k_core=amazon.k_core,
     )  # fmt: skip
-    return read_tables(settings, tables, "dataset.amazon", parse_record)
+    return read_tables(settings, tables, "dataset.amazon", parse_record, may_lack_keys=True)
 
 
 def parse_record(line: str) -> dict[str, Any] | None:

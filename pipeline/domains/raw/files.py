@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.domains.raw.columns import there_are
 from pipeline.domains.raw.failures import CONTENT, LINE, FailureLog, reject
 from pipeline.domains.raw.fields import field_columns, split_fields
 from pipeline.domains.raw.lines import LineBlock, read_line_blocks
@@ -74,8 +75,11 @@ def _header(raw: RawFile, block: LineBlock) -> tuple[str, ...]:
     missing = [name for name in raw.required if header.count(name) != 1]
     if missing:
         spelled = {ours: theirs for theirs, ours in raw.format.names.items()}
-        looked_for = ", ".join(spelled.get(name, name) for name in missing)
-        raise DataError(f"{raw.path}: line 1 should name the columns once each, but lacks {looked_for}")
+        looked_for = [spelled.get(name, name) for name in missing]
+        raise DataError(
+            f"{raw.path}: line 1 should name the columns once each, but lacks {', '.join(looked_for)}; "
+            + there_are(looked_for[0], first)
+        )
     return header
 
 

@@ -6,7 +6,7 @@ stays a timestamp.
 
 import ast
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.domains.raw.columns import there_are
 from pipeline.domains.raw.failures import CONTENT, LINE, FailureLog
 from pipeline.domains.raw.lines import read_line_blocks
 from pipeline.domains.raw.sources import UNREADABLE, Source
@@ -35,6 +36,29 @@ _PARQUET_ERRORS = (
     ValueError,
 )
 _json = msgspec.json.Decoder()
+MAX_KEYS = 1000  # remembered for a message
+
+
+class JsonKeys:
+    """Which of the `wanted` keys JSON records have had. Any record may leave a key out, but not all."""
+
+    def __init__(self, wanted: Iterable[str]) -> None:
+        self._missing = dict.fromkeys(wanted)
+        self._found: dict[str, None] = {}
+
+    def see(self, records: list[dict[str, Any]]) -> None:
+        """Take note of the keys of `records`."""
+        for name in [name for name in self._missing if any(name in record for record in records)]:
+            del self._missing[name]
+        if self._missing and len(self._found) < MAX_KEYS:
+            for record in records:
+                self._found.update(dict.fromkeys(record))
+
+    def require(self, where: str) -> None:
+        """Raise `DataError` naming `where` for a wanted key that no record had, if there were records."""
+        if self._missing and self._found:
+            name = next(iter(self._missing))
+            raise DataError(f"{where}: no record has the key {name!r}; {there_are(name, self._found)}")
 
 
 def parse_json(line: str) -> dict[str, Any] | None:
@@ -60,9 +84,12 @@ def parse_literal(line: str) -> dict[str, Any] | None:
 
 
 def read_json_rows(
-    source: Source, columns: dict[str, str], log: FailureLog, parse: Parse = parse_json
+    source: Source, columns: dict[str, str], log: FailureLog, keys: JsonKeys, parse: Parse = parse_json
 ) -> Iterator[pa.Table]:
-    """Yield the columns `ours -> key` of a file of JSON lines, LINE and CONTENT; a missing key is null."""
+    """Yield the columns `ours -> key` of a file of JSON lines, LINE and CONTENT; a missing key is null.
+
+    `keys` takes note of the keys that were there.
+    """
     for block in read_line_blocks(source):
         if not len(block.text):
             continue
@@ -74,6 +101,7 @@ def read_json_rows(
             reasons = pa.repeat("not a JSON object", int((~good).sum()))
             log.add(block.numbers.filter(bad), reasons, pc.fill_null(block.text.filter(bad), ""))
         kept = [record for record in records if record is not None]
+        keys.see(kept)
         values = {
             ours: pa.array([_as_text(record.get(key)) for record in kept], pa.string())
             for ours, key in columns.items()
@@ -134,7 +162,7 @@ def read_parquet_rows(source: Source, columns: dict[str, str], log: FailureLog) 
 def _require(source: Source, columns: dict[str, str], found: list[str]) -> None:
     for name in columns.values():
         if found.count(name) != 1:
-            raise DataError(f"{source}: there is no column {name!r}; there are {', '.join(found[:30])}")
+            raise DataError(f"{source}: there is no column {name!r}; {there_are(name, found)}")
 
 
 def _texts(source: Source, table: pa.Table, columns: dict[str, str]) -> pa.Table:

@@ -1,6 +1,7 @@
 """A domain in tables as domain tables."""
 
 from dataclasses import replace
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -25,27 +26,32 @@ def read_tabular(settings: DatasetSettings) -> DomainTables:
 
 
 def read_tables(
-    settings: DatasetSettings, tables: TabularSettings, field: str, parse: Parse = parse_json
+    settings: DatasetSettings,
+    tables: TabularSettings,
+    field: str,
+    parse: Parse = parse_json,
+    may_lack_keys: bool = False,
 ) -> DomainTables:
-    """Read `tables`, named `field` in messages; `parse` reads a line of JSON.
+    """Read `tables`, named `field` in messages; `parse` and `may_lack_keys` are about JSON, see `RawTable`.
 
     With a k-core the items are read twice: first only who they are, then all about those that stay.
     """
-    base, limit = settings.raw, settings.max_bad_fraction
+    limit = settings.max_bad_fraction
+    raw_table = partial(RawTable, base=settings.raw, parse=parse, may_lack_keys=may_lack_keys)
     is_core = tables.k_core > 1
     first = _without_details(tables.items) if is_core else tables.items
-    items_table = RawTable(f"{field}.items", first, base, item_columns(first), parse)
+    items_table = raw_table(f"{field}.items", first, columns=item_columns(first))
     items = read_items(items_table, first)
     check_bad_rows(items_table.logs, limit)
     logs = list(items_table.logs)
     users = None
     if tables.users is not None:
-        users_table = RawTable(f"{field}.users", tables.users, base, user_columns(tables.users), parse)
+        users_table = raw_table(f"{field}.users", tables.users, columns=user_columns(tables.users))
         users = read_users(users_table, tables.users)
         check_bad_rows(users_table.logs, limit)
         logs += users_table.logs
     columns = feedback_columns(tables.interactions)
-    feedback_table = RawTable(f"{field}.interactions", tables.interactions, base, columns, parse)
+    feedback_table = raw_table(f"{field}.interactions", tables.interactions, columns=columns)
     interactions = read_feedback(feedback_table, tables.interactions, _rules(items, users, settings))
     require_rows(feedback_table)
     check_bad_rows(feedback_table.logs, limit)
@@ -56,7 +62,7 @@ def read_tables(
     if not is_core:
         return core
     del items, interactions
-    again = RawTable(f"{field}.items", tables.items, base, item_columns(tables.items), parse)
+    again = raw_table(f"{field}.items", tables.items, columns=item_columns(tables.items))
     return replace(core, items=read_items(again, tables.items, wanted=pc.unique(core.items["item_id"])))
 
 

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from pipeline.domains.raw.failures import FailureLog
 from pipeline.domains.raw.files import RawFile, RawFormat, read_rows
-from pipeline.domains.raw.records import Parse, parse_json, read_json_rows, read_parquet_rows
+from pipeline.domains.raw.records import JsonKeys, Parse, parse_json, read_json_rows, read_parquet_rows
 from pipeline.domains.raw.sources import Source, find_sources
 from pipeline.domains.raw.watch import is_watched
 from pipeline.errors import ConfigError, DataError
@@ -33,32 +33,36 @@ class RawTable:
     base: str | None
     columns: dict[str, str]
     parse: Parse = parse_json
+    may_lack_keys: bool = False  # JSON: the keys are of a published layout, whose records have them or not
     logs: list[FailureLog] = field(default_factory=list)  # one for each file that was read
 
 
 def read_table_rows(table: RawTable) -> Iterator[tuple[FailureLog, pa.Table]]:
     """Yield the rows of every file, string columns with LINE and CONTENT, with the log of their file.
 
-    Texts that the settings call null values are null. Raises `DataError` for missing files and columns.
+    Texts that the settings call null values are null. Raises `DataError` for missing files and columns, and
+    at the end for a key that no record of JSON files had: writers leave nulls out, but not all of a column.
     """
     sources = find_sources(table.settings.files, table.base, f"{table.place}.files")
+    keys = JsonKeys(() if table.may_lack_keys else table.columns.values())
     for number, source in enumerate(sources, 1):
         log = FailureLog(source)
         table.logs.append(log)
         last_message = time.monotonic()
-        for rows in _rows_of(source, table, log):
+        for rows in _rows_of(source, table, log, keys):
             yield log, _with_nulls(rows, table)
             if not is_watched() and time.monotonic() - last_message > SECONDS_BETWEEN_MESSAGES:
                 logger.info(
                     "reading %s (file %d of %d): %d rows", source.name, number, len(sources), log.num_rows
                 )
                 last_message = time.monotonic()
+    keys.require(f"{table.place}: {', '.join(source.name for source in sources[:3])}")
 
 
-def _rows_of(source: Source, table: RawTable, log: FailureLog) -> Iterator[pa.Table]:
+def _rows_of(source: Source, table: RawTable, log: FailureLog, keys: JsonKeys) -> Iterator[pa.Table]:
     kind = _format(source, table)
     if kind == "jsonl":
-        return read_json_rows(source, table.columns, log, table.parse)
+        return read_json_rows(source, table.columns, log, keys, table.parse)
     if kind == "parquet":
         return read_parquet_rows(source, table.columns, log)
     return _text_rows(source, table, log, kind)

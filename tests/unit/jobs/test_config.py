@@ -47,7 +47,9 @@ def test_the_configuration_of_every_job_composes(job):
 
 @pytest.mark.parametrize("option", WITHOUT_DATA)
 def test_a_dataset_that_nobody_may_distribute_is_asked_for(option):
-    assert error_of(option) == "dataset.raw: missing; give it a value"
+    assert error_of(option) == (
+        "dataset.raw: missing; give it the folder with the raw files, as in dataset.raw=/path/to/files"
+    )
 
 
 def test_every_group_of_the_tree_is_a_setting_or_an_experiment():
@@ -80,7 +82,8 @@ def test_a_model_preset_says_what_it_needs(name):
     assert model.max_model_len >= 2048 and model.sampling.temperature == 0
     assert settings.engine.tensor_parallel_size == model.tensor_parallel_size
     assert (model.tensor_parallel_size > 1) == any(size in name for size in ("70b", "72b"))
-    assert model.dtype == ("float16" if "awq" in name or "gptq" in name else model.dtype)
+    usual = "auto" if "fp8" in name else "bfloat16"
+    assert model.dtype == ("float16" if "awq" in name or "gptq" in name else usual)
     assert model.chat_template_args.get("enable_thinking", True) == ("qwen3" not in name)
     assert ("date_string" in model.chat_template_args) == name.startswith("llama-3")
 
@@ -90,6 +93,22 @@ def test_the_user_decides_on_tensor_parallelism():
         load("engine=gpu", "engine.tensor_parallel_size=2").engine
     )
     assert load("model=qwen2.5-72b-instruct", "engine=cpu").engine.tensor_parallel_size == 1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        (["model.path=Qwen/Qwen3-8B"], "Qwen3-8B"),
+        (["model.path=/models/My model (1)/"], "My-model-1"),
+        (["++model.path=/models/mine", "model=qwen3-8b"], "mine"),
+        (["model.path=/models/mine", "model.name=ours"], "ours"),
+        (["model.path=package:smollm2-135m"], "smollm2-135m"),
+        (["model.path=/"], "smollm2-135m"),
+        (["model.dtype=float32"], "smollm2-135m"),
+    ],
+)
+def test_a_model_that_only_its_path_gives_is_named_after_it(overrides, name):
+    assert load(*overrides).model.name == name
 
 
 def test_what_the_user_chooses_wins_over_the_machine(monkeypatch):
@@ -193,6 +212,23 @@ ERRORS = [
     ("engine.enforce_eager=maybe", "engine.enforce_eager=maybe: must be true or false"),
     ("dataset.item_groups=5", "dataset.item_groups=5: must be a group of keys"),
     ("dataset.item_groups.groups.western=5", "dataset.item_groups.groups.western=5: must be a list"),
+    (
+        "evaluation.models=[din,dcnv3]",
+        "evaluation.models[1]=dcnv3: must be one of din, dcnv2, deepfm, autoint; did you mean 'dcnv2'?",
+    ),
+    ("evaluation.models=foo", "evaluation.models=foo: must be a list of din, dcnv2, deepfm, autoint"),
+    ("evaluation.models=[]", "evaluation.models=[]: must have at least 1 item"),
+    ("evaluation.models=[din,din]", "evaluation.models=['din', 'din']: must be different from each other"),
+    ("export.formats=[foo]", "export.formats[0]=foo: must be one of fuxictr, recbole, kar, torch"),
+    ("bench.concurrencies=[1,x]", "bench.concurrencies[1]=x: must be a positive integer"),
+    ("bench.concurrencies=[0]", "bench.concurrencies[0]=0: must be greater than or equal to 1"),
+    ("evaluation.training.hidden=[true]", "evaluation.training.hidden[0]=true: must be a positive integer"),
+    ("dataset.item_word=''", "dataset.item_word=: must have at least 1 character"),
+    ("knowledge.item.template=' '", "knowledge.item.template=: must not be blank"),
+    (
+        "model.sampling.repetition_detection.min_pattern_size=99",
+        "model.sampling.repetition_detection.min_pattern_size must be at most max_pattern_size=32",
+    ),
     ("dataset.item_groups.groups.western=[[1]]", "dataset.item_groups.groups.western[0]=[1]: must be text"),
     ("drafter.max_draft_tokens=0", "drafter.max_draft_tokens must be at least 1 unless drafter=none"),
     ("drafter.max_draft_tokens=100", "drafter.max_draft_tokens=100: must be less than or equal to 64"),

@@ -1,5 +1,6 @@
 import io
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -7,8 +8,10 @@ from rich.console import Console
 
 from jobs.config import load_settings
 from jobs.generate import main
+from pipeline import road
+from pipeline.acceptance_settings import AcceptanceOverrideSettings
 from pipeline.dry_run import dry_run, render_dry_run
-from pipeline.errors import DataError
+from pipeline.errors import ConfigError, DataError
 
 
 @pytest.fixture
@@ -122,6 +125,30 @@ def test_the_estimate_rests_on_the_last_run_of_the_model(settings):
     for broken in ("{", "[]", json.dumps(manifest | {"summary": {}})):
         (run / "manifest.json").write_text(broken)
         assert "no run of this model yet" in dry_run(settings).estimate.basis
+
+
+def test_groups_and_prompts_see_what_a_run_would_let_them_see(settings, monkeypatch):
+    cutoff = datetime.fromtimestamp(3, UTC)
+    sizes = []
+    group_entities = road.group_entities
+    monkeypatch.setattr(
+        road, "group_entities", lambda tables, dataset: sizes.append(tables.interactions.num_rows) or
+        group_entities(tables, dataset)
+    )  # fmt: skip
+    dry_run(settings.model_copy(update={"history_cutoff": cutoff}))
+    assert sizes == [2]
+    unknown = {"kind": "user", "group": "nobody", "top_k": 1, "min_prob": 0.0}
+    acceptance = settings.acceptance.model_copy(update={"overrides": [AcceptanceOverrideSettings(**unknown)]})
+    with pytest.raises(ConfigError, match="nobody"):
+        dry_run(settings.model_copy(update={"acceptance": acceptance}))
+
+
+@pytest.mark.parametrize("wrong", ["cluster.num_workers=999", "model.max_model_len=99999"])
+@pytest.mark.parametrize("is_dry", ["true", "false"])
+def test_what_cannot_run_is_refused_before_anything_is_written(overrides, tmp_path, capsys, wrong, is_dry):
+    assert main([*overrides, wrong, f"dry_run={is_dry}"]) == 2
+    assert wrong in capsys.readouterr().err
+    assert not (tmp_path / "data").exists()
 
 
 def test_a_sample_beyond_the_end_is_refused_as_in_a_run(settings):

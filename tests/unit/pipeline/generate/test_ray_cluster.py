@@ -22,7 +22,6 @@ SIZES = [
     ({"num_workers": 3}, 1, [(7, 0), (5, 0)], (3, 3, 0)),
     ({"cpus_per_worker": 4}, 1, [(18, 0)], (4, 4, 0)),
     ({"num_workers": 1, "cpus_per_worker": 4}, 1, [(18, 0)], (1, 4, 0)),
-    ({}, 4, [(16, 0)], (2, 8, 0)),
     ({}, 1, [(16, 4)], (4, 4, 1)),
     ({}, 2, [(64, 8), (64, 8)], (8, 4, 2)),
     ({}, 2, [(64, 3), (64, 1), (8, 0)], (1, 4, 2)),  # a group of GPUs stands in one machine
@@ -46,6 +45,7 @@ def test_workers_fill_the_machines(cluster, tensor_parallel_size, machines, expe
         ({"cpus_per_worker": 3}, 1, (2, 0), "cluster.cpus_per_worker=3: .* at most 2 cores"),
         ({"cpus_per_worker": 9}, 1, (64, 8), "cluster.cpus_per_worker=9: at most 8"),
         ({"num_workers": 2, "cpus_per_worker": 2}, 1, (3, 0), "cluster.num_workers=2: at most 1"),
+        ({}, 4, (64, 0), "engine.tensor_parallel_size=4: no machine here has a GPU"),
         ({}, 4, (64, 2), "engine.tensor_parallel_size=4: .* at most 2 GPUs"),
     ],
 )

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from pipeline.errors import ModelError
-from pipeline.models.folder import check_model_folder, folder_revision, tokenizer_hash
+from pipeline.errors import ConfigError, ModelError
+from pipeline.models.folder import check_context, check_model_folder, folder_revision, tokenizer_hash
 
 
 def test_a_complete_folder_passes(model_folder):
@@ -22,6 +22,26 @@ def test_what_is_missing_is_named(model_folder, missing, complaint):
     (model_folder / missing).unlink()
     with pytest.raises(ModelError, match=f"^model.path=m: {complaint}"):
         check_model_folder(model_folder, "model.path=m")
+
+
+@pytest.mark.parametrize(
+    ("config", "fits"),
+    [
+        ({"max_position_embeddings": 4096}, True),
+        ({"max_position_embeddings": 2048}, False),
+        ({"max_position_embeddings": 2048, "rope_scaling": {"type": "yarn", "factor": 4.0}}, True),
+        ({"max_position_embeddings": 2048, "rope_parameters": {"rope_theta": 10000.0}}, False),
+        ({"text_config": {"max_position_embeddings": 2048}}, False),
+        ({}, True),
+    ],
+)
+def test_a_context_shorter_than_asked_for_is_named(model_folder, config, fits):
+    (model_folder / "config.json").write_text(json.dumps(config))
+    if fits:
+        check_context(model_folder, 4096)
+        return
+    with pytest.raises(ConfigError, match=r"^model\.max_model_len=4096: .* set model\.max_model_len=2048$"):
+        check_context(model_folder, 4096)
 
 
 def test_pickled_weights_are_refused_by_name(model_folder):

@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from pipeline.errors import ModelError
+from pipeline.errors import ConfigError, ModelError
 from pipeline.models import resolve_model
 from pipeline.models.folder import folder_revision, tokenizer_hash
 from pipeline.settings import ModelSettings
@@ -21,6 +21,12 @@ def test_a_local_folder_is_used_as_it_is(model_folder, tmp_path, monkeypatch):
     assert source.tokenizer_hash == tokenizer_hash(model_folder)
     assert os.environ["HF_HUB_OFFLINE"] == "1"
     assert not (tmp_path / "models").exists()
+
+
+def test_a_model_with_too_short_a_context_is_refused(model_folder, tmp_path):
+    (model_folder / "config.json").write_text('{"max_position_embeddings": 32}')
+    with pytest.raises(ConfigError, match=r"model\.max_model_len=64"):
+        resolve_model(settings(model_folder), tmp_path)
 
 
 def test_a_relative_folder_becomes_absolute(model_folder, tmp_path, monkeypatch):

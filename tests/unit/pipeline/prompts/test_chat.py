@@ -32,11 +32,12 @@ def test_a_model_without_chat_template_gets_the_plain_text(tokenizer, make_model
     assert tokenizer.decode(prompt.token_ids) == prompt.text
 
 
-def test_chat_template_arguments_reach_the_template(tokenizer, make_model):
+def test_thinking_is_off_unless_the_chat_template_arguments_say_otherwise(tokenizer, make_model):
     thinking = copy.deepcopy(tokenizer)
     thinking.chat_template = "{{ messages[0].content }}{{ '' if enable_thinking else ' /no_think' }}"
-    encoder = PromptEncoder(thinking, make_model(chat_template_args={"enable_thinking": False}))
-    assert encoder.encode(["Hi"], None)[0].text == "Hi /no_think"
+    for args, expected in (({}, "Hi /no_think"), ({"enable_thinking": True}, "Hi")):
+        encoder = PromptEncoder(thinking, make_model(chat_template_args=args))
+        assert encoder.encode(["Hi"], None)[0].text == expected
 
 
 def test_a_chat_template_that_refuses_is_one_line_of_error(tokenizer, make_model):

@@ -235,6 +235,40 @@ def test_what_is_wrong_is_one_line(shop, bookshop, part, change, message):
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
+def no_write(folder):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("write", "extension"),
+    [(no_write, "csv"), (write_tsv, "tsv"), (write_jsonl, "jsonl"), (write_parquet, "parquet")],
+)
+@pytest.mark.parametrize(
+    ("part", "change", "wrong", "found", "right"),
+    [
+        ("interactions", {"rating": "starz"}, "starz", "reader, isbn, stars, at", "stars"),
+        ("items", {"attributes": {"author": "writter"}}, "writter", "isbn, name, genres, writer", "writer"),
+    ],
+)
+def test_a_misspelled_column_is_named_beside_those_that_are_there(
+    shop, bookshop, write, extension, part, change, wrong, found, right
+):
+    write(shop)
+    files = {"items": {"files": f"books.{extension}"}, "interactions": {"files": f"loans.{extension}"}}
+    files[part] |= change
+    with pytest.raises(DataError) as caught:
+        read_domain(bookshop(shop, **files))
+    message = str(caught.value)
+    assert wrong in message and f"there are {found}" in message and f"did you mean '{right}'?" in message
+
+
+def test_a_key_that_only_some_json_files_have_is_no_mistake(shop, bookshop):
+    (shop / "a.jsonl").write_text('{"reader": "a", "isbn": "1", "at": 1}\n')
+    (shop / "b.jsonl").write_text('{"reader": "b", "isbn": "1", "stars": 4, "at": 2}\n')
+    tables = read_domain(bookshop(shop, interactions={"files": "?.jsonl"}))
+    assert tables.interactions["rating"].to_pylist() == [None, 4.0]
+
+
 def test_the_section_of_the_reader_is_needed_and_explicit_ratings_need_a_range(shop, bookshop):
     for changes, message in (
         ({"tabular": None}, "dataset.tabular: missing"),

@@ -32,11 +32,11 @@ class _Answering:
 def measure_ray(log: Path) -> list[Cost]:
     """Start Ray on this machine and measure a driver's calls. Ray's output goes to `log`."""
     with ray_session(ClusterSettings(num_workers=1), log):
-        actor_class: Any = ray.remote(_Answering).options(num_cpus=0, max_concurrency=2)
-        actor = actor_class.remote()
+        actor_class: Any = ray.remote(_Answering)
+        actor = actor_class.options(num_cpus=0, max_concurrency=2).remote()
         ray.get(actor.progress.remote())
         calls = [_seconds_of_calls(actor, number) for number in NUM_CALLS]
-        blocked = actor_class.options(max_concurrency=1).remote()
+        blocked = actor_class.options(num_cpus=0, max_concurrency=1).remote()
         waits = [_seconds_of_wait(blocked, number) for number in NUM_PENDING]
     workers = tuple(number // 3 for number in NUM_PENDING)
     return [

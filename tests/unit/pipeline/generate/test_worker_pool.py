@@ -176,3 +176,19 @@ def test_a_part_that_cannot_be_uploaded_costs_its_shard_an_attempt_and_its_worke
     assert queue.is_finished and not queue.unfinished
     assert [call for call in played.calls if call[0] == "item-1"] == [("item-1", {}, False)] * 2
     assert len(played.killed) == 2
+
+
+def test_the_pool_follows_the_machines_that_join_and_leave(played, make_pool):
+    pool, queue = make_pool(60)
+    ready = []
+
+    def change_machines(snapshot):
+        ready.append(snapshot.num_workers_ready)
+        if ready[-1] == 1 and max(ready) == 1:
+            played.machines = [WORKER] * 4
+        elif ready[-1] == 4:
+            played.machines = [WORKER] * 2  # those that are up stay until Ray says that they are lost
+
+    pool.run(change_machines)
+    assert queue.is_finished and not queue.unfinished
+    assert max(ready) == 4

@@ -11,15 +11,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from drafters.datastore import DatastoreBuilder, Document, StoreHeader
-from pipeline.domains import read_domain
 from pipeline.errors import ConfigError, DataError
 from pipeline.generate.engine import TextRequest, WrittenText
-from pipeline.groups import group_entities
 from pipeline.models import ModelSource
-from pipeline.models.tokenizer import load_tokenizer
 from pipeline.plan import select_entities
-from pipeline.prompts import render_prompts
 from pipeline.publish.snapshot import read_columns, snapshot_in_force
+from pipeline.road import group_tables, read_tables, render_chosen
 from pipeline.settings import KINDS, BenchSettings, Kind, RunSettings
 from pipeline.storage.files import write_parquet
 from pipeline.storage.layout import DatasetLayout
@@ -60,18 +57,9 @@ def make_workloads(settings: RunSettings, source: ModelSource) -> dict[Kind, Wor
     bench = settings.bench
     num_outside = _num_measured(bench) + _num_fillers(bench) + bench.num_warmup
     num_pool = 0 if bench.use_published else bench.num_pool
-    tables = read_domain(settings.dataset)
-    chosen = select_entities(group_entities(tables, settings.dataset), num_outside + num_pool)
-    rendered = render_prompts(
-        tables,
-        chosen,
-        settings.knowledge,
-        settings.model,
-        settings.dataset.item_word,
-        load_tokenizer(source.path, settings.model.trust_remote_code),
-        settings.history_cutoff,
-        rating_range=settings.dataset.rating_range,
-    )
+    tables = read_tables(settings)
+    chosen = select_entities(group_tables(settings, tables), num_outside + num_pool)
+    rendered = render_chosen(settings, tables, chosen, source)
     workloads = {}
     for kind in KINDS:
         rows = rendered.prompts.filter(pc.equal(rendered.prompts["kind"], kind)).to_pylist()

@@ -31,12 +31,22 @@ def error_of(*overrides: str, config_dir: Path | None = None) -> str:
     return str(caught.value)
 
 
+JOBS = {"generate", "nightly", "encode", "evaluate", "benchmark"}
 WITHOUT_DATA = [f"dataset={name}" for name in ("amazon_books", "movielens-1m", "movielens-10m")]
 
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_config_composes(option):
     load(option, *(["dataset.raw=/raw"] if option in WITHOUT_DATA else []))
+
+
+@pytest.mark.parametrize("job", sorted(JOBS))
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+def test_the_configuration_of_every_job_composes_on_every_machine(monkeypatch, job, backend):
+    monkeypatch.setattr(config, "machine_backend", lambda: backend)
+    settings = load_settings(job, [])
+    assert settings.engine.enforce_eager == (backend == "cpu")
+    assert {file.stem for file in CONFIGS.glob("*.yaml")} == JOBS
 
 
 @pytest.mark.parametrize("option", WITHOUT_DATA)

@@ -35,7 +35,8 @@ def forbid_hub_access() -> None:
 
 def worker_environment() -> dict[str, str]:
     """The variables of this module as they stand now, for workers that do not inherit them (Ray)."""
-    return {name: os.environ[name] for name in (*NO_TELEMETRY, *NO_HUB) if name in os.environ}
+    telemetry = {name: os.environ.get(name, value) for name, value in NO_TELEMETRY.items()}
+    return telemetry | {name: os.environ[name] for name in NO_HUB if name in os.environ}
 
 
 def machine_backend() -> Backend:

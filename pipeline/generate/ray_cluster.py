@@ -13,7 +13,7 @@ from typing import Any
 
 import ray
 
-from pipeline.environment import num_nvidia_gpus
+from pipeline.environment import num_nvidia_gpus, worker_environment
 from pipeline.errors import ConfigError, GenerationError
 from pipeline.generate.run_log import LOG_FORMAT, ray_output_in
 from pipeline.settings import ClusterSettings, RunSettings
@@ -24,13 +24,6 @@ START_ATTEMPTS = 3  # Ray waits 30 s for itself, which a busy machine of two cor
 CPUS_FOR_A_WORKER = 8  # a CPU engine gains little from more cores, so a large machine gets more workers
 MAX_CPUS_BESIDE_A_GPU = 4  # tokenizing, drafting and scheduling
 OBJECT_STORE_BYTES = 128 * 2**20  # rows go by file, not through Ray; its default takes a third of the memory
-# Set before a worker imports anything, so that no library asks home.
-QUIET_ENVIRONMENT = {
-    "VLLM_NO_USAGE_STATS": "1",
-    "DO_NOT_TRACK": "1",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "RAY_USAGE_STATS_ENABLED": "0",
-}
 # Read by Ray when it starts.
 RAY_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -67,7 +60,8 @@ class PoolSize:
 
     def actor_options(self) -> dict[str, Any]:
         """Ray options of one worker; its threads are as many as its cores."""
-        environment = {**QUIET_ENVIRONMENT, "OMP_NUM_THREADS": str(max(1, self.cpus_per_worker))}
+        # Set before a worker imports anything, so that no library asks home.
+        environment = {**worker_environment(), "OMP_NUM_THREADS": str(max(1, self.cpus_per_worker))}
         if self.num_workers > 1 or self.may_grow:  # vLLM would bind each worker to the same cores
             environment["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
         return {

@@ -15,13 +15,15 @@ class AcceptanceRule:
     rule; 0 leaves them off. `max_relaxed_run`: so many tokens in a row may differ from the argmax.
     `deferred_tokens`: a token other than the argmax is accepted only if so many draft tokens behind it
     are the model's choice given that token (the deferred check of FLy, training-free loose speculative
-    decoding); a draft that ends earlier does not confirm it.
+    decoding); a draft that ends earlier does not confirm it. `stop_token_ids`: tokens that end the
+    request's text; they are accepted as the argmax only, since where a text ends is the model's choice.
     """
 
     top_k: int = 1
     min_prob: float = 0.0
     max_relaxed_run: int = 0
     deferred_tokens: int = 0
+    stop_token_ids: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.top_k < 1:
@@ -46,6 +48,7 @@ class PositionRules:
     min_prob: torch.Tensor  # float [n]
     max_relaxed_run: torch.Tensor  # int [n]
     deferred_tokens: torch.Tensor  # int [n]
+    stop_token_ids: torch.Tensor  # int [n, largest number of them], padded with -1
     first: torch.Tensor  # int [n], position of the draft's first token
     last: torch.Tensor  # int [n]
 
@@ -61,10 +64,16 @@ class PositionRules:
             torch.tensor([rule.min_prob for rule in rules]),
             torch.tensor([rule.max_relaxed_run for rule in rules]),
             torch.tensor([rule.deferred_tokens for rule in rules]),
+            _padded([rule.stop_token_ids for rule in rules]),
             ends - repeats,
             ends - 1,
         ]
-        return cls(*(c.repeat_interleave(repeats).to(device, non_blocking=True) for c in columns))
+        return cls(*(c.repeat_interleave(repeats, dim=0).to(device, non_blocking=True) for c in columns))
+
+
+def _padded(rows: Sequence[Sequence[int]]) -> torch.Tensor:
+    width = max(map(len, rows), default=0)
+    return torch.tensor([[*row, *[-1] * (width - len(row))] for row in rows], dtype=torch.int64)
 
 
 def relaxed_matches(
@@ -85,7 +94,8 @@ def relaxed_matches(
     is_argmax = logits.argmax(dim=1) == draft_token_ids
     relaxed = torch.zeros_like(is_argmax)
     # Few positions differ from the argmax, and each pass over the vocabulary costs.
-    differing = (~is_argmax & (rules.top_k > 1)).nonzero(as_tuple=True)[0]
+    is_stop = (draft_token_ids.unsqueeze(1) == rules.stop_token_ids).any(dim=1)
+    differing = (~is_argmax & ~is_stop & (rules.top_k > 1)).nonzero(as_tuple=True)[0]
     relaxed[differing] = _is_likely(
         logits[differing], draft_token_ids[differing], rules.top_k[differing], rules.min_prob[differing]
     )

@@ -1,7 +1,7 @@
-"""The acceptance rules of the requests in the batch, and what became of their drafts in a step."""
+"""The acceptance rules of the requests in the batch, and what they made of the drafts."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -24,18 +24,10 @@ class BatchRules:
         """Drop what is remembered of `request_id`."""
         self._rules.pop(request_id, None)
 
-    def positions(
-        self, num_draft_tokens: Sequence[int], temperature: torch.Tensor | None, device: torch.device
-    ) -> PositionRules | None:
-        """The rule at every drafted position; None if all are strict, as sampled requests always are.
-
-        `temperature` [rows]: 0 for greedy requests; None if all are greedy.
-        """
+    def positions(self, num_draft_tokens: Sequence[int], device: torch.device) -> PositionRules | None:
+        """The rule at every drafted position; None if all are strict."""
         request_ids = self.request_ids()[: len(num_draft_tokens)]
-        rules = [self._rule(request_id) for request_id in request_ids]
-        if temperature is not None:
-            sampled = (temperature[: len(rules)] > 0).tolist()
-            rules = [replace(r, top_k=1) if s else r for r, s in zip(rules, sampled, strict=True)]
+        rules = [self.rule(request_id) for request_id in request_ids]
         if all(rule.is_strict for rule in rules):
             return None
         return PositionRules.of(rules, num_draft_tokens, device)
@@ -53,8 +45,32 @@ class BatchRules:
             first += drafted
         return drafts
 
-    def _rule(self, request_id: str) -> AcceptanceRule:
+    def rule(self, request_id: str) -> AcceptanceRule:
+        """The rule of `request_id`."""
         rule = self._rules.get(request_id)
         if rule is None:
             rule = self._rules[request_id] = self.rule_of(request_id)
         return rule
+
+
+class MismatchShares:
+    """For each rule, how often it takes a draft token that is not the argmax; never, for a strict one."""
+
+    MEMORY = 0.02  # rate at which a share follows the latest mismatches
+
+    def __init__(self) -> None:
+        self._shares: dict[AcceptanceRule, float] = {}
+
+    def share(self, rule: AcceptanceRule) -> float:
+        """The estimate for `rule`; 0 until it has judged a mismatch."""
+        return self._shares.get(rule, 0.0)
+
+    def note(self, rule: AcceptanceRule, num_sampled: int, draft: VerifiedDraft) -> None:
+        """Learn from a draft that `rule` judged in a step that wrote `num_sampled` tokens."""
+        num_relaxed = int(draft.relaxed.sum())
+        num_mismatches = num_relaxed + int(0 < num_sampled <= draft.num_draft_tokens)
+        if rule.is_strict or not num_mismatches:
+            return
+        rate = 1.0 - (1.0 - self.MEMORY) ** num_mismatches
+        share = self.share(rule)
+        self._shares[rule] = share + rate * (num_relaxed / num_mismatches - share)

@@ -42,7 +42,7 @@ class StepTimeModel:
         self._variance = np.zeros(self.NUM_BINS)  # of the seconds, within the bin
 
     def observe(self, num_tokens: int, seconds: float) -> None:
-        """Note that a pure decoding step over `num_tokens` took `seconds`."""
+        """Note that a step over `num_tokens` took `seconds`."""
         if num_tokens < 1 or seconds <= 0.0:
             return
         bin_ = min(int(self.BINS_PER_OCTAVE * np.log2(num_tokens)), self.NUM_BINS - 1)

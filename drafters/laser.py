@@ -2,7 +2,6 @@
 
 import itertools
 import os
-import time
 from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,6 +21,7 @@ from drafters.retrieval.learn import learn_rows
 Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
 NO_DRAFTS = 2.0  # a threshold that no chance reaches
+NO_END = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True)
@@ -41,14 +41,34 @@ class SourceStats:
     num_accepted_tokens: int
 
 
+@dataclass(frozen=True)
+class Verification:
+    """What became of the last drafts, by request, where that is not just what was proposed."""
+
+    num_draft_tokens: Int64  # [n] verified; a grammar or the step's token budget may have cut the rest
+    mismatch_label: npt.NDArray[np.float64]  # [n] chance that a token that is not the argmax is accepted
+
+
 class _Slots:
     """State arrays of the requests in flight; a request keeps its slot until it is released."""
+
+    GROWING = (
+        "drafted_at",
+        "num_proposed",
+        "mismatch_label",
+        "output_start",
+        "output_end",
+        "previous",
+        "segment_ranges",
+    )
 
     def __init__(self, width: int, capacity: int = 64) -> None:
         self.width = width
         self.drafted_at = np.zeros(capacity, np.int64)  # context length when last drafted, 0: no draft
         self.num_proposed = np.zeros(capacity, np.int64)
+        self.mismatch_label = np.zeros(capacity, np.float64)
         self.output_start = np.zeros(capacity, np.int64)
+        self.output_end = np.zeros(capacity, np.int64)  # where its longest output ends
         self.previous = np.zeros((capacity, 2), np.int64)  # address, length
         self.segment_ranges = np.zeros((capacity, 2), np.int64)
         self.draft = self._draft_arrays(capacity)
@@ -73,11 +93,12 @@ class _Slots:
         """Give `slot` back."""
         self.drafted_at[slot] = 0
         self.num_proposed[slot] = 0
+        self.mismatch_label[slot] = 0.0
         self._free.append(slot)
 
     def _grow(self) -> None:
         old = len(self.drafted_at)
-        for name in ("drafted_at", "num_proposed", "output_start", "previous", "segment_ranges"):
+        for name in self.GROWING:
             array = getattr(self, name)
             setattr(self, name, np.concatenate([array, np.zeros_like(array)]))
         self.draft = tuple(np.concatenate([array, np.zeros_like(array)]) for array in self.draft)
@@ -112,8 +133,6 @@ class LaserDrafter:
         self.step_time = StepTimeModel()
         self.price = 0.3 if fixed_price is None else fixed_price
         self.counts = np.zeros((NUM_SOURCES, 2), np.int64)
-        self.mismatch_label = 0.0
-        self.propose_sec = 0.0
         self._steps_alike = 0
         self._fixed_price = fixed_price
         self._max_draft_tokens = max_draft_tokens
@@ -133,12 +152,19 @@ class LaserDrafter:
 
     # -- life of a request ---------------------------------------------------------------------------------
 
-    def start(self, request_id: str, num_prompt_tokens: int, key: DraftKey | None = None) -> None:
-        """Begin to draft for `request_id`, whose output starts after `num_prompt_tokens`."""
+    def start(
+        self,
+        request_id: str,
+        num_prompt_tokens: int,
+        key: DraftKey | None = None,
+        max_tokens: int | None = None,
+    ) -> None:
+        """Begin to draft for `request_id`: at most `max_tokens` of output after `num_prompt_tokens`."""
         key = key or DraftKey()
         slot = self._slots.take()
         self._slot_of[request_id], self._key_of[request_id] = slot, key
         self._slots.output_start[slot] = num_prompt_tokens
+        self._slots.output_end[slot] = NO_END if max_tokens is None else num_prompt_tokens + max_tokens
         self._slots.previous[slot] = 0
         if self._datastore is not None and key.entity_id:
             text = self._datastore.previous(key.kind, key.group, entity_key(key.entity_id))
@@ -169,15 +195,24 @@ class LaserDrafter:
     # -- a step --------------------------------------------------------------------------------------------
 
     def propose(
-        self, request_ids: Sequence[str], rows: Int64, context: Int32, num_tokens: Int64
+        self,
+        request_ids: Sequence[str],
+        rows: Int64,
+        context: Int32,
+        num_tokens: Int64,
+        verification: Verification | None = None,
     ) -> list[list[int]]:
         """Draft tokens for each of `request_ids`, which were all started.
 
         `rows` [n]: row of each request in `context` [batch, max_len]; `num_tokens` [n]: its length there,
-        the last step's tokens included. Returns n lists, possibly empty.
+        the last step's tokens included. Without `verification` the last drafts were verified as proposed,
+        by a strict rule. Returns n lists, possibly empty.
         """
-        started = time.perf_counter()
         slots = np.fromiter((self._slot_of[r] for r in request_ids), np.int64, len(request_ids))
+        if verification is not None:
+            num_proposed = self._slots.num_proposed[slots]
+            self._slots.num_proposed[slots] = np.minimum(num_proposed, verification.num_draft_tokens)
+            self._slots.mismatch_label[slots] = verification.mismatch_label
         self._learn(context, num_tokens, rows, slots)
         if self._segments_stale:
             self._refresh_segments()
@@ -186,9 +221,7 @@ class LaserDrafter:
         self._slots.drafted_at[slots] = num_tokens
         self._slots.num_proposed[slots] = num_proposed
         tokens = self._slots.draft[0][slots].tolist()
-        drafts = [row[:count] for row, count in zip(tokens, num_proposed.tolist(), strict=True)]
-        self.propose_sec += time.perf_counter() - started
-        return drafts
+        return [row[:count] for row, count in zip(tokens, num_proposed.tolist(), strict=True)]
 
     def _learn(self, context: Int32, num_tokens: Int64, rows: Int64, slots: Int64) -> None:
         learn_rows(
@@ -198,7 +231,7 @@ class LaserDrafter:
             slots,
             self._slots.drafted_at,
             self._slots.num_proposed,
-            self.mismatch_label,
+            self._slots.mismatch_label,
             self.calibration.weights,
             self.calibration.squares,
             self._slots.draft,
@@ -209,7 +242,8 @@ class LaserDrafter:
         floor = max(self.FLOOR_SHARE * self.price, self.MIN_FLOOR)
         if self._fixed_price is not None:
             floor = self._fixed_price
-        room = np.maximum(context.shape[1] - num_tokens - 1, 0)
+        end = np.minimum(context.shape[1], self._slots.output_end[slots])
+        room = np.maximum(end - num_tokens - 1, 0)  # a step adds a token of the model's own
         max_tokens = np.minimum(room, self._max_draft_tokens + 1)
 
         def work(first: int, last: int) -> None:
@@ -275,7 +309,7 @@ class LaserDrafter:
     # -- sources -------------------------------------------------------------------------------------------
 
     def _refresh_segments(self) -> None:
-        """List each active request's segments: its group's pool, then the domain's pool and head."""
+        """List each active request's segments; see `_sources`."""
         number: dict[int, int] = {}
         table: list[tuple[int, int, int, int, int]] = []
         self._segments = []
@@ -307,12 +341,13 @@ class LaserDrafter:
         self._segments_stale = False
 
     def _sources(self, kind: str, group: str) -> list[tuple[Segment, int]]:
+        """The group's pool, the domain's, and its head, each youngest first: ties fall to the first."""
         pools: list[tuple[Segment, int]] = []
         if self._datastore is not None:
-            pools += [(segment, GROUP) for segment in self._datastore.pool(kind, group)]
-            pools += [(segment, DOMAIN) for segment in self._datastore.pool(kind, DOMAIN_GROUP)]
+            pools += [(segment, GROUP) for segment in self._datastore.pool(kind, group)[::-1]]
+            pools += [(segment, DOMAIN) for segment in self._datastore.pool(kind, DOMAIN_GROUP)[::-1]]
         if kind in self._heads:
-            pools += [(segment, DOMAIN) for segment in self._heads[kind].segments]
+            pools += [(segment, DOMAIN) for segment in self._heads[kind].segments[::-1]]
         return [(segment, source) for segment, source in pools if segment.num_tokens]
 
     # -- report --------------------------------------------------------------------------------------------

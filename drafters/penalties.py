@@ -28,8 +28,8 @@ def sparse_penalties(apply_all: ApplyPenalties) -> ApplyPenalties:
         frequency: torch.Tensor,
         repetition: torch.Tensor,
     ) -> torch.Tensor:
-        needs_counts = bool(presence.any()) or bool(frequency.any())
-        if logits.device.type != "cpu" or needs_counts:
+        # The device first: on a GPU, asking for values of a tensor waits for all work before it.
+        if logits.device.type != "cpu" or presence.any() or frequency.any():
             return apply_all(logits, prompt_tokens, output_tokens, presence, frequency, repetition)
         return _scale_occurring(logits, torch.cat([prompt_tokens, output_tokens], dim=1), repetition)
 

@@ -11,7 +11,6 @@ Use with a plain `vllm.LLM`:
 Works with vLLM 0.22 to 0.32 (V1 model runner). `check_contract` names what a newer vLLM has changed.
 """
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -21,14 +20,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from vllm import SamplingParams
 from vllm.v1.sample.ops import penalties
 from vllm.v1.sample.rejection_sampler import RejectionSampler
 
 from drafters.acceptance import AcceptanceRule, raise_above_argmax, relaxed_matches
-from drafters.batch_rules import BatchRules
+from drafters.batch_rules import BatchRules, MismatchShares
 from drafters.calibration import Calibration
 from drafters.datastore import Datastore, Document
-from drafters.laser import DraftKey, LaserDrafter, SourceStats, available_threads
+from drafters.laser import DraftKey, LaserDrafter, SourceStats, Verification, available_threads
 from drafters.messages import DrafterStats, FinishedRequest, LaserConfig, RequestStats
 from drafters.penalties import sparse_penalties
 from drafters.request_decoding import RequestDecoding, VerifiedDraft
@@ -125,6 +125,10 @@ def check_contract(model_runner: Any) -> None:
     for name in ("req_ids", "num_prompt_tokens", "token_ids_cpu", "num_tokens_no_spec"):
         require(hasattr(batch, name), f"model_runner.input_batch.{name} is gone")
     require(isinstance(getattr(model_runner, "requests", None), dict), "model_runner.requests is no dict")
+    starts = getattr(getattr(model_runner, "query_start_loc", None), "np", None)
+    require(isinstance(starts, np.ndarray), "model_runner.query_start_loc.np is no array")
+    for name in ("all_stop_token_ids", "max_tokens", "temperature"):
+        require(hasattr(SamplingParams, name), f"SamplingParams.{name} is gone")
 
 
 class LaserRejectionSampler(RejectionSampler):
@@ -147,8 +151,7 @@ class LaserRejectionSampler(RejectionSampler):
     ) -> torch.Tensor:
         """Penalties and masks, then the acceptance rule."""
         logits = super().apply_logits_processors(logits, sampling_metadata, metadata)
-        temperature = None if sampling_metadata.all_greedy else sampling_metadata.temperature
-        rules = self.laser_rules.positions(metadata.num_draft_tokens, temperature, logits.device)
+        rules = self.laser_rules.positions(metadata.num_draft_tokens, logits.device)
         if rules is None:
             return logits
         accepted = relaxed_matches(logits, metadata.draft_token_ids, rules)
@@ -156,17 +159,21 @@ class LaserRejectionSampler(RejectionSampler):
         return raise_above_argmax(logits, metadata.draft_token_ids, accepted)
 
 
-def _request_options(model_runner: Any, request_id: str) -> dict[str, Any]:
-    parameters = model_runner.requests[request_id].sampling_params
-    extra = getattr(parameters, "extra_args", None) or {}
-    options: dict[str, Any] = extra.get(REQUEST_KEY, {})
+def _request_options(parameters: SamplingParams) -> dict[str, Any]:
+    options: dict[str, Any] = (parameters.extra_args or {}).get(REQUEST_KEY, {})
     return options
+
+
+def rule_of(parameters: SamplingParams) -> AcceptanceRule:
+    """The acceptance rule of a request; strict if it is sampled, which has a verification of its own."""
+    if parameters.temperature > 0:
+        return STRICT
+    stops = tuple(sorted(parameters.all_stop_token_ids))
+    return AcceptanceRule(**{**_request_options(parameters).get("rule", {}), "stop_token_ids": stops})
 
 
 class LaserProposer:
     """The proposer that vLLM builds for `method="custom_class"`."""
-
-    MISMATCH_MEMORY = 0.02  # rate at which the share of relaxed mismatches follows the latest ones
 
     def __init__(self, vllm_config: Any) -> None:
         config = LaserConfig(**vllm_config.additional_config[CONFIG_KEY])
@@ -175,18 +182,19 @@ class LaserProposer:
         learned = None
         if config.datastore is not None:
             datastore = Datastore.open(Path(config.datastore), config.tokenizer_hash, vocab_size)
-            if datastore.calibration is not None:
-                learned = Calibration.from_dict(json.loads(datastore.calibration.read_text()))
+            learned = datastore.calibration()
         self.drafter = LaserDrafter(
             vocab_size,
             config.max_draft_tokens,
             datastore,
-            learned,
+            None if learned is None else Calibration.from_dict(learned),
             num_threads=available_threads(),
         )
         self.num_steps = 0
+        self.propose_sec = 0.0  # the whole of it, what is learned and counted included
         self._model_runner: Any = None
         self._rules: BatchRules | None = None
+        self._mismatches = MismatchShares()
         self._decoding: dict[str, RequestDecoding] = {}
         self._key_of: dict[str, str] = {}
         self._last_propose: float | None = None
@@ -202,13 +210,19 @@ class LaserProposer:
         """Learn where requests are described; replace the runner's rejection sampler."""
         check_contract(model_runner)
         self._model_runner = model_runner
-        self._rules = BatchRules(self._rule_of, lambda: model_runner.input_batch.req_ids)
+        self._rules = BatchRules(
+            lambda request_id: rule_of(self._parameters(request_id)), lambda: model_runner.input_batch.req_ids
+        )
+        # Where a row's context leaves no room for a whole draft, vLLM would not ask for any, but verify
+        # zeros in every row. The drafter keeps to the room of each row by itself.
+        if hasattr(model_runner, "effective_drafter_max_model_len"):
+            model_runner.effective_drafter_max_model_len += model_runner.num_spec_tokens
         model_runner.rejection_sampler.__class__ = LaserRejectionSampler
         model_runner.rejection_sampler.laser_rules = self._rules
         install_sparse_penalties()
 
-    def _rule_of(self, request_id: str) -> AcceptanceRule:
-        return AcceptanceRule(**_request_options(self._model_runner, request_id).get("rule", {}))
+    def _parameters(self, request_id: str) -> SamplingParams:
+        return self._model_runner.requests[request_id].sampling_params
 
     def propose(
         self,
@@ -223,48 +237,73 @@ class LaserProposer:
         """
         if self._rules is None:
             return [[] for _ in sampled_token_ids]
-        now = time.perf_counter()
+        started = time.perf_counter()
+        drafts = self._propose(self._rules, started, sampled_token_ids, num_tokens_no_spec, token_ids_cpu)
+        self.propose_sec += time.perf_counter() - started
+        return drafts
+
+    def _propose(
+        self,
+        batch_rules: BatchRules,
+        now: float,
+        sampled_token_ids: list[list[int]],
+        num_tokens_no_spec: npt.NDArray[Any],
+        token_ids_cpu: npt.NDArray[np.int32],
+    ) -> list[list[int]]:
+        """See `propose`; `now` is when the step that wrote `sampled_token_ids` ended."""
         request_ids = self._model_runner.input_batch.req_ids
         num_sampled = [len(tokens) for tokens in sampled_token_ids]
-        verified = self._rules.take_step(num_sampled)
+        verified = batch_rules.take_step(num_sampled)
         self._forget_absent(request_ids)
-        is_pure_decode = all(r in self.drafter for r in request_ids) and 0 not in num_sampled
-        if is_pure_decode and self._last_propose is not None:
-            num_tokens = len(num_sampled) + sum(draft.num_draft_tokens for draft in verified)
-            self.drafter.step_time.observe(num_tokens, now - self._last_propose)
-        self._last_propose = now
+        self._note_step_time(now, request_ids, verified)
         self.num_steps += 1
         rows = [row for row, count in enumerate(num_sampled) if count]
-        for row in rows:
+        rules = [batch_rules.rule(request_ids[row]) for row in rows]
+        for row, rule in zip(rows, rules, strict=True):
             self._count(request_ids[row], row, verified[row])
-        self._note_mismatches(num_sampled, verified)
+            self._mismatches.note(rule, num_sampled[row], verified[row])
         drafts: list[list[int]] = [[] for _ in sampled_token_ids]
         if rows:
             row_array = np.array(rows, np.int64)
-            lengths = np.asarray(num_tokens_no_spec[row_array], np.int64)
-            proposed = self.drafter.propose([request_ids[r] for r in rows], row_array, token_ids_cpu, lengths)
+            proposed = self.drafter.propose(
+                [request_ids[row] for row in rows],
+                row_array,
+                token_ids_cpu,
+                np.asarray(num_tokens_no_spec[row_array], np.int64),
+                Verification(
+                    np.array([verified[row].num_draft_tokens for row in rows], np.int64),
+                    np.array([self._mismatches.share(rule) for rule in rules]),
+                ),
+            )
             for row, draft in zip(rows, proposed, strict=True):
                 drafts[row] = draft
         return drafts
 
+    def _note_step_time(self, now: float, request_ids: list[str], verified: list[VerifiedDraft]) -> None:
+        """Teach the step's seconds if most of its tokens were decoded.
+
+        A token of a prompt costs its way through the layers, as any other, but no verification. In a
+        running batch nearly every step has a few; where they are the most, they would set the price.
+        """
+        last, self._last_propose = self._last_propose, now
+        num_tokens = int(self._model_runner.query_start_loc.np[len(request_ids)])
+        num_decoded = sum(
+            1 + draft.num_draft_tokens
+            for request_id, draft in zip(request_ids, verified, strict=True)
+            if request_id in self.drafter
+        )
+        if last is not None and 2 * num_decoded >= num_tokens:
+            self.drafter.step_time.observe(num_tokens, now - last)
+
     def _count(self, request_id: str, row: int, draft: VerifiedDraft) -> None:
         if request_id not in self.drafter:
-            options = _request_options(self._model_runner, request_id)
+            parameters = self._parameters(request_id)
+            options = _request_options(parameters)
             num_prompt_tokens = int(self._model_runner.input_batch.num_prompt_tokens[row])
-            self.drafter.start(request_id, num_prompt_tokens, DraftKey(**options.get("draft", {})))
+            key = DraftKey(**options.get("draft", {}))
+            self.drafter.start(request_id, num_prompt_tokens, key, parameters.max_tokens)
             self._key_of[request_id] = options.get("key", request_id)
         self._decoding.setdefault(self._key_of[request_id], RequestDecoding()).add(draft)
-
-    def _note_mismatches(self, num_sampled: list[int], verified: list[VerifiedDraft]) -> None:
-        """Estimate how often a draft token that is not the argmax is accepted all the same."""
-        num_relaxed = sum(int(draft.relaxed.sum()) for draft in verified)
-        num_rejected = sum(
-            1 for s, d in zip(num_sampled, verified, strict=True) if 0 < s <= d.num_draft_tokens
-        )
-        total = num_relaxed + num_rejected
-        if total:
-            rate = 1.0 - (1.0 - self.MISMATCH_MEMORY) ** total
-            self.drafter.mismatch_label += rate * (num_relaxed / total - self.drafter.mismatch_label)
 
     def _forget_absent(self, request_ids: list[str]) -> None:
         """Requests that left the batch are finished, or preempted: those start anew when they return."""
@@ -291,7 +330,7 @@ class LaserProposer:
             "price": self.drafter.price,
             "base_sec": base_sec,
             "marginal_sec": marginal_sec,
-            "propose_sec": self.drafter.propose_sec,
+            "propose_sec": self.propose_sec,
             "num_steps": self.num_steps,
         }
 

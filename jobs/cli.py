@@ -7,7 +7,7 @@
         sys.exit(main())
 
 Exit codes: 0 done; 2 a wrong configuration, bad data or model (`PipelineError.exit_code`); 1 incomplete
-or unexpected; 130 interrupted.
+or unexpected; 130 interrupted; 143 ended by SIGTERM.
 """
 
 import logging
@@ -23,10 +23,11 @@ from typing import Protocol
 
 from jobs.config import CONFIG_DIR_VARIABLE, as_yaml, load_settings
 from pipeline.environment import silence_telemetry
-from pipeline.errors import ConfigError, PipelineError
+from pipeline.errors import ConfigError, PipelineError, Terminated
 from pipeline.settings import RunSettings
 from pipeline.storage.files import FULL
 from pipeline.storage.location import data_path, is_remote
+from pipeline.termination import terminated_in_order
 
 Job = Callable[[RunSettings], None]
 INTERRUPTED = 130
@@ -39,7 +40,7 @@ Most important keys (configs/ holds all of them; --print-config shows their valu
   dry_run=true                show what was understood of the data; generate nothing
   run_id=NAME                 names the run; the same name resumes it
   retry_failed=true           of a run that is done: generate the failed rows again
-  history_cutoff=1998-03-01   ratings from this day (UTC) on are not shown
+  history_cutoff=1998-03-01   ratings from this day (UTC) on are not shown; also today, yesterday
   model=NAME                  a file of configs/model/
   model.path=/dir|org/name    any model directory or hub id
   engine.max_num_seqs=N       sequences that are decoded together
@@ -93,11 +94,14 @@ def _run(job: Job, name: str, usage: str, config_name: str, argv: Sequence[str] 
             _show(as_yaml(settings))
             return 0
         _show_messages()
-        job(settings)
+        with terminated_in_order():
+            job(settings)
     except PipelineError as error:
         return _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
         return _fail("interrupted; what is finished is kept, and the same command resumes", INTERRUPTED)
+    except Terminated as error:
+        return _fail(f"{error}; what is finished is kept, and the same command resumes", error.exit_code)
     except Exception as error:  # noqa: BLE001  the edge: the traceback goes to a file
         if isinstance(error, OSError) and error.errno in FULL:
             return _fail(f"{error.filename or 'a file'}: {error.strerror}; what is finished is kept", 1)

@@ -7,6 +7,7 @@ match; nothing is written before that.
 import os
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ TEXT_OVERRIDE = re.compile(
 # What Hydra raises for files that are no configuration: a list, a number, other bytes, a loop of aliases.
 _MALFORMED = (ValueError, TypeError, AttributeError, LookupError, OSError, RecursionError, AssertionError)
 MAX_MESSAGE_CHARACTERS = 400
+DAYS_AGO: dict[Any, int] = {"today": 0, "yesterday": 1}
 TO_GIVE = {"dataset.raw": "the folder with the raw files, as in dataset.raw=/path/to/files"}
 
 
@@ -58,6 +60,7 @@ def _load_settings(config_name: str, overrides: list[str], config_dir: str | Non
     values = _compose(config_name, checked, folders)
     _reject_booleans(values, RunSettings)
     _make_paths_absolute(values)
+    _resolve_cutoff(values)
     _name_model(values, checked)
     try:
         settings = RunSettings.model_validate(values)
@@ -216,6 +219,16 @@ def _make_paths_absolute(values: dict[str, Any]) -> None:
         if not location or "://" in location:
             raise ConfigError(f"{group}.{key}={value}: must be a folder of a local or mounted file system")
         values[group][key] = str(Path(location).expanduser().absolute())
+
+
+def _resolve_cutoff(values: dict[str, Any]) -> None:
+    """Make `history_cutoff=today` a moment, once: everything below sees the same one. The word is kept."""
+    word = values.get("history_cutoff")
+    is_word = word in DAYS_AGO if isinstance(word, str) else False
+    values["cutoff_word"] = word if is_word else None
+    if is_word:
+        day = datetime.now(UTC).date() - timedelta(days=DAYS_AGO[word])
+        values["history_cutoff"] = day.isoformat()
 
 
 def _name_model(values: dict[str, Any], overrides: list[str]) -> None:

@@ -15,7 +15,7 @@ from pipeline.settings import RunSettings
     examples=["limit=100 evaluation.num_seeds=10", "limit=all history_cutoff=1998-03-01"],
 )
 def main(settings: RunSettings) -> None:
-    """Evaluate, then write data/<dataset>/evaluation/<version>.json, a table and a plot."""
+    """Evaluate, then write data/<dataset>/evaluation/<version>[-<digest>].json, tables and a plot."""
     from pipeline.encode import load_encoder
     from pipeline.evaluate.present import markdown, plot
     from pipeline.evaluate.run import evaluate, evaluation_folder
@@ -30,10 +30,14 @@ def main(settings: RunSettings) -> None:
     )
     folder = evaluation_folder(settings)
     text = markdown(found)
-    write_json(found.as_dict(), folder / f"{found.version}.json")
-    write_text(text + "\n", folder / f"{found.version}.md")
-    plot(found, folder / f"{found.version}.png")
-    print(f"\n{text}\n\n{folder / found.version}.json, .md, .png")
+    for path in found.paths(folder, "json"):
+        write_json(found.as_dict(), path)
+    for path in found.paths(folder, "md"):
+        write_text(text + "\n", path)
+    for path in found.paths(folder, "png"):
+        plot(found, path)
+    own, latest = found.names
+    print(f"\n{text}\n\n{folder / own}.json, .md, .png; the same as {latest}.*")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ def main(settings: RunSettings) -> None:
     """Run the night, or go on with the one that stopped, then say what it did."""
     messages, out = Console(stderr=True), Console()
     report = run_night(settings, lambda: progress_view(messages, settings.model.name))
-    if report.run_id is None:
+    if "counts" not in report.values:  # before the plan
         out.print(f"stopped after {report.stopped_after}, as nightly.stop_after asks")
         return
     out.print(f"\nNight {report.run_id}", highlight=False)

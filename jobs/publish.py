@@ -13,11 +13,19 @@ from pipeline.errors import ConfigError
 from pipeline.night.record import read_record
 from pipeline.publish.content import Content, content_of_run
 from pipeline.publish.release import publish_run, require_base, write_and_validate
-from pipeline.publish.snapshot import SUCCESS, Snapshot, read_snapshot, snapshot_in_force, versions
-from pipeline.publish.versions import prune, rollback
+from pipeline.publish.snapshot import (
+    SUCCESS,
+    Snapshot,
+    read_snapshot,
+    snapshot_in_force,
+    snapshots,
+    versions,
+    was_left,
+)
+from pipeline.publish.versions import prune_if_possible, rollback
 from pipeline.settings import RunSettings
 from pipeline.storage.layout import DatasetLayout, RunLayout
-from pipeline.storage.lock import owned
+from pipeline.storage.lock import OwnedLock, owned
 
 ACTIONS = ("publish", "validate", "rollback", "list")
 
@@ -42,13 +50,13 @@ def job(settings: RunSettings) -> None:
     if action == "list":
         _print_versions(layout, out)
         return
-    with owned(layout.lock, f"{action} {settings.publish.version or settings.run_id or ''}".strip()):
+    with owned(layout.lock, f"{action} {settings.publish.version or settings.run_id or ''}".strip()) as lock:
         if action == "rollback":
-            _print_in_force(rollback(layout, settings.publish.version), out)
+            _print_in_force(rollback(layout, settings.publish.version, lock.require_held), out)
         elif settings.run_id is None:
             raise ConfigError("run_id: missing; name the run to publish")
         else:
-            _publish(settings, layout, layout.run(settings.run_id), out)
+            _publish(settings, layout, layout.run(settings.run_id), lock, out)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -63,13 +71,15 @@ def _as_override(word: str) -> str:
     return f"publish.{word}" if word.startswith("version=") else word
 
 
-def _publish(settings: RunSettings, layout: DatasetLayout, run: RunLayout, out: Console) -> None:
+def _publish(
+    settings: RunSettings, layout: DatasetLayout, run: RunLayout, lock: OwnedLock, out: Console
+) -> None:
     content = content_of_run(layout, run, _base(layout, run))
     if settings.publish.action == "validate":
         _validate(settings, layout, run, content, out)
         return
-    snapshot = publish_run(layout, run, settings, content, _untimed)
-    removed = prune(layout, settings.publish.keep_versions)
+    snapshot = publish_run(layout, run, settings, content, _untimed, lock.require_held)
+    removed = prune_if_possible(layout, settings.publish.keep_versions)
     _print_in_force(snapshot, out)
     if removed:
         out.print(f"removed old versions: {', '.join(removed)}", highlight=False)
@@ -116,16 +126,16 @@ def _print_versions(layout: DatasetLayout, out: Console) -> None:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("version", "users", "items", "pools", "published", ""):
         table.add_column(name)
-    for version in versions(layout):
-        snapshot = read_snapshot(layout, version)
-        is_current = in_force is not None and in_force.version == version
+    for snapshot in snapshots(layout):
+        is_current = in_force is not None and in_force.version == snapshot.version
+        was_rolled_back = not is_current and was_left(layout, snapshot.version)
         table.add_row(
-            version,
+            snapshot.version,
             f"{snapshot.counts['user']:,}",
             f"{snapshot.counts['item']:,}",
             snapshot.datastore_version or "-",
             f"{snapshot.created_at:%Y-%m-%d %H:%M}",
-            "in force" if is_current else "",
+            "in force" if is_current else "rolled back" if was_rolled_back else "",
         )
     out.print(table)
 

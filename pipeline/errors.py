@@ -43,6 +43,10 @@ class StorageError(PipelineError):
     exit_code = 1
 
 
+class UploadError(StorageError):
+    """A file could not be sent to an object store from this machine; another try, or machine, may do it."""
+
+
 class QualityError(PipelineError):
     """Relaxed texts are further from strict ones than the quality gate allows."""
 
@@ -59,3 +63,12 @@ class GenerationError(PipelineError):
     """Generation ended incomplete; what was finished is kept and a rerun resumes."""
 
     exit_code = 1
+
+
+class Terminated(BaseException):
+    """SIGTERM: the job ends in order. No `Exception`, so that nothing takes it for a fault to mend."""
+
+    exit_code = 143
+
+    def __init__(self) -> None:
+        super().__init__("ended by SIGTERM")

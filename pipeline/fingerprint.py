@@ -98,7 +98,7 @@ def _model(model: ModelSettings) -> dict[str, Any]:
 
 def _knowledge(knowledge: KnowledgeSettings) -> dict[str, Any]:
     """The prompt set. How answers are parsed decides what a row holds, and may constrain what is written."""
-    seen: dict[str, bool | set[str]] = {"factors": True, "user": _NOT_COUNTED, "item": _NOT_COUNTED}
+    seen: dict[str, Any] = {"factors": True, "user": _NOT_COUNTED, "item": _NOT_COUNTED}
     values = knowledge.model_dump(mode="json", exclude=seen)
     for kind in KINDS:
         if (json_output := knowledge.prompt(kind).json_output) is not None:

@@ -25,7 +25,7 @@ from drafters.datastore import Datastore, DatastoreBuilder, DatastoreError, Docu
 from drafters.datastore.format import HEADER
 from pipeline.errors import CorruptPartError
 from pipeline.publish.snapshot import SnapshotFile, files_dataset, snapshot_in_force
-from pipeline.storage.files import sha256_of_json, write_text
+from pipeline.storage.files import remove_folder, sha256_of_json, write_text
 from pipeline.storage.layout import DatasetLayout, RunLayout
 from pipeline.storage.node_cache import built
 from pipeline.storage.parts import knowledge_dataset
@@ -92,11 +92,12 @@ def build_snapshot_pools(
 ) -> str:
     """Build the datastore of snapshot `version` from its `files`; its name. It is not put in force.
 
-    The name holds a digest of what went in, so a version of that name which is there already is this one.
+    The name holds a digest of what went in, so a version of that name which is there already is this one,
+    unless its files were damaged since: then it is built again.
     """
     content = [sorted((file.path, file.sha256) for file in files), model.tokenizer_hash, calibration]
     name = f"{version}-{sha256_of_json(content)[:DIGEST_CHARS]}"
-    if has_pools(layout.datastore / name):
+    if _has_whole_pools(layout, name):
         return name
     pools: dict[tuple[str, str], list[SnapshotFile]] = {}
     for file in files:
@@ -124,16 +125,29 @@ def verify_pools(layout: DatasetLayout, version: str) -> None:
         raise CorruptPartError(str(error)) from error
 
 
+def _has_whole_pools(layout: DatasetLayout, version: str) -> bool:
+    """Whether datastore `version` is there; one that is damaged is removed."""
+    if not has_pools(layout.datastore / version):
+        return False
+    try:
+        verify_pools(layout, version)
+    except CorruptPartError as error:
+        logger.warning("these pools are built again: %s", error)
+        remove_folder(layout.datastore / version)
+        return False
+    return True
+
+
 def extend_pools(
     layout: DatasetLayout, run: RunLayout, previous: str | None, tokenizer_hash: str, vocab_size: int
 ) -> str:
     """Build the version named after the run from version `previous` and the run's knowledge; put it in force.
 
-    Does nothing if the run's version is there already. A crash leaves the old version in force. Only for
-    a dataset of which no snapshot is published.
+    Does nothing if the run's version is there already, and whole. A crash leaves the old version in force.
+    Only for a dataset of which no snapshot is published.
     """
     version = run.root.name
-    if not has_pools(layout.datastore / version):
+    if not _has_whole_pools(layout, version):
         _build(layout, run, version, previous, tokenizer_hash, vocab_size)
     if _current_version(layout) != version:
         write_text(version + "\n", layout.current_datastore)
@@ -157,7 +171,7 @@ def _build(
             for kind, group in _pools(knowledge):
                 rows = (pc.field("kind") == kind) & (pc.field("group") == group)
                 builder.add(kind, group, _documents(knowledge, rows))
-            builder.finish(read_calibration(run))
+            builder.finish(read_calibration(run.calibration))
     except DatastoreError as error:
         raise CorruptPartError(str(error)) from error
 
@@ -184,7 +198,12 @@ def _documents(knowledge: ds.Dataset, rows: pc.Expression) -> Iterator[Document]
             yield Document.of(entity_id, np.asarray(values[offsets[row] : offsets[row + 1]]))
 
 
-def read_calibration(run: RunLayout) -> dict[str, Any] | None:
-    """What the drafters of `run` learned, None if there were none."""
-    path: Path = run.calibration
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+def read_calibration(path: Path) -> dict[str, Any] | None:
+    """What drafters learned, None if there is no file at `path`; `CorruptPartError` if it is unreadable."""
+    try:
+        learned: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise CorruptPartError(f"{path}: unreadable calibration: {error}") from error
+    return learned

@@ -29,6 +29,9 @@ class PublishSettings(Settings):
     min_judged_rows: int = Field(
         default=200, ge=1, description="from so many new texts on, the bounds hold for these alone too"
     )
+    max_gone_fraction: Fraction = Field(
+        default=0.05, description="of the users and of the items in force, those that may leave at once"
+    )
     keep_versions: int = Field(default=7, ge=2, description="complete versions that pruning leaves")
     action: Literal["publish", "validate", "rollback", "list"] = "publish"
     version: str | None = Field(default=None, description="action=rollback: null is the version before")

@@ -24,22 +24,17 @@ from pipeline.groups import group_entities, reject_unknown_groups
 from pipeline.groups.alignment import align_user_groups
 from pipeline.models import ModelSource, resolve_model
 from pipeline.models.tokenizer import load_tokenizer, vocabulary_size
-from pipeline.plan import (
-    make_plan,
-    only_entities,
-    read_plan,
-    reject_later_events,
-    select_entities,
-    write_plan,
-)
+from pipeline.outline import outline_plan, shards_in_full
+from pipeline.plan import is_plan_of, only_entities, reject_later_events, select_entities
+from pipeline.plan_file import write_shards
 from pipeline.pools import extend_pools, usable_version
 from pipeline.prompts import RenderedPrompts, render_prompts
 from pipeline.prompts.outputs import structured_kinds
 from pipeline.publish.snapshot import read_columns, snapshot_in_force
 from pipeline.schemas import GROUPS, TIMESTAMP
 from pipeline.settings import RunSettings
-from pipeline.storage.files import sha256_of_json, write_json
-from pipeline.storage.layout import DatasetLayout, RunLayout, models_folder
+from pipeline.storage.files import sha256_of_json, sha256_of_rows, write_json
+from pipeline.storage.layout import DatasetLayout, RunLayout, local_folder, models_folder
 from pipeline.storage.location import read_table
 from pipeline.storage.parts import committed_shards, knowledge_dataset, reject_reused_run
 
@@ -73,7 +68,8 @@ class PlannedRun:
 
     run_id: str
     layout: RunLayout
-    plan: pa.Table
+    plan: pa.Table  # NUMBERED_OUTLINE
+    prompts: pa.Table  # PROMPTS, on disk (`pipeline.spool`)
     failed: pa.Table
     tables: DomainTables
 
@@ -138,13 +134,13 @@ def _prepare(
     if not chosen.num_rows:
         raise DataError(f"none of the {groups.num_rows} entities was chosen")
     rendered = render_chosen(settings, tables, chosen, source)
-    plan = make_plan(rendered.prompts, settings.plan.shard_size)
+    plan = outline_plan(rendered.prompts, settings.plan.shard_size)
     if not plan.num_rows:
         raise DataError(f"no prompt could be written: {rendered.failed['reason'][0].as_py()}")
     write_domain(tables, layout.tables)
     run_id = settings.run_id or _derived_run_id(settings, source, plan)
     failed = pa.concat_tables([tables.failed, rendered.failed])
-    return PlannedRun(run_id, layout.run(run_id), plan, failed, tables)
+    return PlannedRun(run_id, layout.run(run_id), plan, rendered.prompts, failed, tables)
 
 
 def read_tables(settings: RunSettings) -> DomainTables:
@@ -186,6 +182,7 @@ def render_chosen(
         load_tokenizer(source.path, settings.model.trust_remote_code),
         settings.history_cutoff,
         rating_range=settings.dataset.rating_range,
+        scratch=local_folder(settings.paths.data),
     )
     reject_later_events(rendered.prompts, settings.history_cutoff)
     return rendered
@@ -197,7 +194,7 @@ def _derived_run_id(settings: RunSettings, source: ModelSource, plan: pa.Table) 
         "settings": run_fingerprint(settings, source.revision, source.tokenizer_hash, None),
         "drafter": settings.drafter.name,
         "acceptance": settings.acceptance_label,
-        "plan": [plan[name].to_pylist() for name in ("shard", "kind", "entity_id", "group", "prompt_hash")],
+        "plan": sha256_of_rows(plan.select(["shard", "kind", "entity_id", "group", "prompt_hash"])),
     }
     digest = sha256_of_json(content)[:RUN_ID_CHARS]
     return f"{settings.knowledge.name}-{settings.model.name}-{digest}"
@@ -214,7 +211,7 @@ def _worker_spec(
             version = usable_version(layout, source.tokenizer_hash, vocab_size, settings.history_cutoff)
     fingerprint = run_fingerprint(settings, source.revision, source.tokenizer_hash, version)
     _reject_other_run(run, fingerprint, settings)
-    write_plan(run.plan, run.layout.plan)
+    write_shards(shards_in_full(run.plan, run.prompts), run.layout.plan)
     if not run.layout.manifest.exists():
         write_json(_manifest(settings, run, source, fingerprint, version, vocab_size), run.layout.manifest)
     return WorkerSpec(
@@ -234,7 +231,7 @@ def _worker_spec(
 def _reject_other_run(run: PlannedRun, fingerprint: str, settings: RunSettings) -> None:
     """Raise `ConfigError` before anything of an existing run is touched that this one would not continue."""
     reject_reused_run(run.layout, fingerprint, settings)
-    if committed_shards(run.layout) and not read_plan(run.layout.plan).equals(run.plan):
+    if committed_shards(run.layout) and not is_plan_of(run.plan, run.layout.plan):
         raise ConfigError(
             f"run_id={run.run_id}: it was planned for other entities or prompts (limit, offset or data "
             "changed); choose another run_id"
@@ -287,7 +284,8 @@ def record_summary(
         structured_kinds(settings.knowledge),
     )
     recorded = json.loads(run.layout.manifest.read_text(encoding="utf-8"))
-    write_json(recorded | {"summary": summary.as_dict()}, run.layout.manifest)
+    judged_by = {"max_failed_fraction": settings.max_failed_fraction}  # that of the last session
+    write_json(recorded | judged_by | {"summary": summary.as_dict()}, run.layout.manifest)
     return summary
 
 

@@ -40,7 +40,7 @@ INTERACTIONS = pa.schema(
 # A row that could not be used: of the raw data (`file`, `line`), or of a run (`entity_id`, `kind`).
 FAILED = pa.schema(
     [
-        _field("stage", pa.string()),  # read | generate
+        _field("stage", pa.string()),  # read | prompt | generate
         _field("file", pa.string(), nullable=True),
         _field("line", pa.int64(), nullable=True),  # 1-based
         _field("entity_id", pa.string(), nullable=True),
@@ -77,6 +77,10 @@ PLAN = pa.schema(
         *PROMPTS,
     ]
 )
+
+# What a row of the plan is about, without the prompt itself: small enough to hold for all rows at once.
+OUTLINE = pa.schema([field for field in PLAN if field.name not in ("prompt", "prompt_token_ids")])
+NUMBERED_OUTLINE = pa.schema([*OUTLINE, _field("row", pa.int64())])  # its row among the rendered prompts
 
 # What became of an entity since the snapshot in force; see `pipeline/night/changes.py`.
 CHANGES = pa.schema(

@@ -26,6 +26,7 @@ from pipeline.settings_base import Settings
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Kind = Literal["user", "item"]
+CutoffWord = Literal["today", "yesterday"]
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"  # becomes part of file names
 KINDS: tuple[Kind, Kind] = ("item", "user")
 
@@ -301,6 +302,7 @@ class ClusterSettings(Settings):
     max_shard_attempts: int = Field(default=3, ge=1)
     stall_timeout_sec: float = Field(default=600, gt=0, description="a worker without progress is replaced")
     start_timeout_sec: float = Field(default=3600, gt=0, description="to get its cores and load its model")
+    no_worker_timeout_sec: float = Field(default=1800, gt=0, description="for a machine that can hold one")
     schedule: ScheduleSettings = Field(default=ScheduleSettings(), description="of rendered manifests")
     ray_jobs: RayJobsSettings | None = None
     kuberay: KubeRaySettings | None = None
@@ -355,6 +357,9 @@ class RunSettings(Settings):
     run_id: str | None = Field(default=None, pattern=NAME)
     offset: int = Field(default=0, ge=0, description="entities of the sample's ranking to pass over")
     history_cutoff: datetime | None = None
+    cutoff_word: CutoffWord | None = Field(
+        default=None, description="set by history_cutoff=today|yesterday: 00:00 UTC when the job began"
+    )
     max_failed_fraction: Fraction = 0.01
     retry_failed: bool = Field(default=False, description="rows of a run that failed are generated again")
     publish: PublishSettings = PublishSettings()
@@ -376,7 +381,9 @@ class RunSettings(Settings):
         try:
             date = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
         except ValueError as error:
-            raise ValueError("must be an ISO date, for example 1998-03-01 or 1998-03-01T12:00Z") from error
+            raise ValueError(
+                "must be an ISO date, for example 1998-03-01 or 1998-03-01T12:00Z, or today, yesterday"
+            ) from error
         return date.astimezone(UTC) if date.tzinfo else date.replace(tzinfo=UTC)
 
     @property

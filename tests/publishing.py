@@ -84,7 +84,7 @@ def finished_run(
             "run_id": run_id, "fingerprint": RUN_FINGERPRINT, "text_fingerprint": TEXT_FINGERPRINT,
             "model_revision": "1", "tokenizer_hash": "0" * 64, "vocab_size": 100,
             "settings": {"model": {"name": "toy"}, "history_cutoff": None},
-            "summary": {"tokens_per_sec": 50.0},
+            "summary": {"tokens_per_sec": 50.0, "decode_sec": 2.0},
         },
         run.manifest,
     )  # fmt: skip

@@ -1,5 +1,6 @@
 """Builds a new datastore version from the one in force and the knowledge of a run."""
 
+import hashlib
 import json
 import logging
 import os
@@ -87,11 +88,18 @@ class DatastoreBuilder:
                 self._entries += self._carried(kind, group)
         for kind in {kind for kind, _ in self._pools_done} | self._previous_kinds():
             self._write_pool(kind, DOMAIN_GROUP, self._domain[kind].documents, self._limits.max_domain_tokens)
+        checksum = None
         if calibration is not None:
-            _write_flushed(self._folder / CALIBRATION, json.dumps(calibration))
-        header = replace(self._header, segments=tuple(self._entries))
+            checksum = _write_flushed(self._folder / CALIBRATION, json.dumps(calibration))
+        header = replace(self._header, segments=tuple(self._entries), calibration_checksum=checksum)
         _write_flushed(self._folder / HEADER, header.to_json())
+        # A file is found after a crash only if its folder was flushed too.
+        for path in self._folder.rglob("*"):
+            if path.is_dir():
+                _flush_folder(path)
+        _flush_folder(self._folder)
         self._folder.replace(self._final)
+        _flush_folder(self._final.parent)
         return self._final
 
     def _previous_kinds(self) -> set[str]:
@@ -239,8 +247,19 @@ def _link_or_copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _write_flushed(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        file.write(text)
+def _write_flushed(path: Path, text: str) -> str:
+    """Write `text`; its sha256, hex."""
+    data = text.encode()
+    with path.open("wb") as file:
+        file.write(data)
         file.flush()
         os.fsync(file.fileno())
+    return hashlib.sha256(data).hexdigest()
+
+
+def _flush_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -79,6 +79,7 @@ class StoreHeader:
     tokenizer_hash: str
     source: str  # the run or snapshot whose knowledge came in last
     segments: tuple[SegmentEntry, ...] = field(default=())
+    calibration_checksum: str | None = None  # sha256 of calibration.json, hex; None: there is none
     format_version: int = FORMAT_VERSION
 
     @property

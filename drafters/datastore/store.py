@@ -1,8 +1,10 @@
 """A datastore version, opened for reading."""
 
 import hashlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from drafters.datastore.format import CALIBRATION, HEADER, SUFFIXES, DatastoreError, StoreHeader, TokenIds
 from drafters.datastore.segment import Segment
@@ -69,11 +71,21 @@ class Datastore:
         """Pooled tokens of all groups; the domain pools, which repeat them, are not counted."""
         return sum(entry.num_tokens for entry in self.header.segments if entry.group != DOMAIN_GROUP)
 
-    @property
-    def calibration(self) -> Path | None:
-        """File of the drafter's calibration, if one was stored with this version."""
+    def calibration(self) -> dict[str, Any] | None:
+        """The drafter's calibration if one was stored with this version; `DatastoreError` if it is broken."""
         path = self.folder / CALIBRATION
-        return path if path.exists() else None
+        checksum = self.header.calibration_checksum
+        if checksum is None and not path.exists():
+            return None
+        try:
+            data = path.read_bytes()
+            learned: dict[str, Any] = json.loads(data)
+        except (OSError, ValueError) as error:
+            raise DatastoreError(f"{path}: unreadable calibration: {error}") from error
+        # Versions of earlier releases have a calibration without a checksum.
+        if checksum is not None and hashlib.sha256(data).hexdigest() != checksum:
+            raise DatastoreError(f"{path}: its content does not match the checksum in {HEADER}")
+        return learned
 
     def verify(self) -> None:
         """Compare every file with its checksum; raise `DatastoreError` naming the first that differs."""
@@ -83,3 +95,4 @@ class Datastore:
                 with path.open("rb") as file:
                     if hashlib.file_digest(file, "sha256").hexdigest() != entry.checksums.get(suffix):
                         raise DatastoreError(f"{path}: its content does not match the checksum in {HEADER}")
+        self.calibration()

@@ -2,7 +2,8 @@
 
 Every occurrence of the context's end proposes its continuation. Token by token, the occurrences that
 agree with the draft so far vote with a weight that grows with the context they share; the winner's chance
-of acceptance is a logistic function of how it won (`features`), learned online (`learn`).
+of acceptance is a logistic function of how it won (`features`) and of which token it is (`token_weights`),
+learned online (`learn`).
 """
 
 from typing import Any
@@ -24,17 +25,19 @@ SOURCES = ("own", "previous", "group", "domain")
 """Draft sources: the request's own context, its entity's previous text, its group's pool, other groups."""
 NUM_SOURCES = 4
 
-NEIGHBOURS_POOL = 24  # occurrences taken from one segment
+NEIGHBOURS_POOL = 24  # occurrences taken from one segment, fewer where there are many segments
 NEIGHBOURS_TEXT = 16  # occurrences taken from a single text
 MAX_CANDIDATES = 256
-NUM_FEATURES = 24
+NUM_FEATURES = 20
+TOKEN_BUCKETS = 4096
+NUM_WEIGHTS = NUM_FEATURES + 3 * TOKEN_BUCKETS  # of the features, then of three hashes of the tokens
 END = -1  # a continuation that has run out
 
 # Vote weights. A token more of shared context outweighs three competitors; the request's own text and its
 # entity's previous one outweigh strangers' texts. Found on recordings with drafters.replay, see docs.
 VOTE_GROWTH = 4.0
 VOTE_LENGTH_LIMIT = 24
-VOTE_OWN_TEXT = 10.0
+VOTE_OWN_TEXT = 30.0
 
 
 @numba.njit(nogil=True, cache=True)
@@ -59,10 +62,10 @@ def _search_pool(
     source: int,
     table: Any,
     found: int,
+    room: int,
 ) -> int:
-    """Add the nearest occurrences of one segment to the candidate table."""
+    """Add at most `room` of the nearest occurrences of one segment to the candidate table."""
     continuations, lengths, sources, positions = table
-    room = min(NEIGHBOURS_POOL, MAX_CANDIDATES - found)
     count = nearest(tokens, index, suffix, suffix_length, positions[:room], lengths[found : found + room])
     for i in range(count):
         _copy_continuation(tokens, positions[i], len(tokens), separator, continuations[found + i])
@@ -117,16 +120,18 @@ def _fill_suffix(context: Any, length: int, start: int, boundary: int, suffix: A
 
 @numba.njit(nogil=True, cache=True)
 def _search_segment(
-    segment: Any, text: Any, length: int, start: int, suffix: Any, table: Any, found: int
+    segment: Any, text: Any, length: int, start: int, suffix: Any, table: Any, found: int, room: int
 ) -> int:
     """Add the nearest occurrences in a row of the segment table of what ends text[start:length]."""
     size, source = segment[2], segment[4]
     index = view_i32(segment[1], size)
     if segment[3] == 2:
-        count = _fill_suffix(text, length, start, 0xFFFF, suffix)
-        return _search_pool(view_u16(segment[0], size), index, suffix, count, 0xFFFF, source, table, found)
-    count = _fill_suffix(text, length, start, 0xFFFFFFFF, suffix)
-    return _search_pool(view_u32(segment[0], size), index, suffix, count, 0xFFFFFFFF, source, table, found)
+        end = 0xFFFF
+        count = _fill_suffix(text, length, start, end, suffix)
+        return _search_pool(view_u16(segment[0], size), index, suffix, count, end, source, table, found, room)
+    end = 0xFFFFFFFF
+    count = _fill_suffix(text, length, start, end, suffix)
+    return _search_pool(view_u32(segment[0], size), index, suffix, count, end, source, table, found, room)
 
 
 @numba.njit(nogil=True, cache=True)
@@ -190,8 +195,28 @@ def _describe(ballot: Any, distinct: int, depth: int, features: Any) -> int:
 
 
 @numba.njit(nogil=True, cache=True)
-def _sigmoid_of_dot(weights: Any, features: Any) -> float:
-    total = 0.0
+def token_weights(before: int, token: int) -> Any:
+    """The weights of `token`, of the token before it, and of the pair: three indices into the weights.
+
+    Some tokens are safe to draft on thin evidence (what ends a set phrase) and some are not on any (what
+    begins a name). Tokens share buckets by a hash, so the vocabulary may have any size.
+    """
+    first = NUM_FEATURES + _bucket(token)
+    second = NUM_FEATURES + TOKEN_BUCKETS + _bucket(before)
+    return first, second, NUM_FEATURES + 2 * TOKEN_BUCKETS + _bucket(before * 31 + 7 * token)
+
+
+@numba.njit(inline="always")
+def _bucket(value: int) -> int:
+    """A multiplicative hash (Knuth): the middle bits of the product."""
+    return ((value * 2654435761) >> 16) & (TOKEN_BUCKETS - 1)
+
+
+@numba.njit(nogil=True, cache=True)
+def chance(weights: Any, features: Any, before: int, token: int) -> float:
+    """The chance that `token` is accepted after `before`, given that all before it was."""
+    first, second, third = token_weights(before, token)
+    total = weights[first] + weights[second] + weights[third]
     for i in range(NUM_FEATURES):
         total += weights[i] * features[i]
     return 1.0 / (1.0 + np.exp(-total))
@@ -199,23 +224,32 @@ def _sigmoid_of_dot(weights: Any, features: Any) -> float:
 
 @numba.njit(nogil=True, cache=True)
 def _extend_draft(
-    table: Any, found: int, weights: Any, floor: float, max_tokens: int, ballot: Any, active: Any, out: Any
+    table: Any,
+    found: int,
+    last_token: int,
+    weights: Any,
+    floor: float,
+    max_tokens: int,
+    ballot: Any,
+    active: Any,
+    out: Any,
 ) -> int:
-    """Draft token by token while the chance that all of them are accepted is at least `floor`.
+    """Draft what follows `last_token` while the chance that all of it is accepted is at least `floor`.
 
     One token below the floor is still described: what becomes of it teaches the calibration.
     """
     continuations = table[0]
     tokens, chances, sources, features = out
     active[:found] = True
-    reached = 1.0
+    reached, before = 1.0, last_token
     for depth in range(max_tokens):
         distinct = _vote(table, active, found, depth, ballot)
         if distinct == 0:
             return depth
         winner = _describe(ballot, distinct, depth, features[depth])
         token = ballot[0][winner]
-        reached *= _sigmoid_of_dot(weights, features[depth])
+        reached *= chance(weights, features[depth], before, token)
+        before = token
         tokens[depth], chances[depth] = token, reached
         sources[depth] = np.argmax(ballot[3][winner])
         if reached < floor:
@@ -271,10 +305,22 @@ def draft_rows(
             num_own = found
             found = _search_text(earlier, len(earlier), len(earlier), suffix, count, PREVIOUS, table, found)
             _count_beginning(table, num_own, found, count)
-        for entry in range(segment_offsets[slot, 0], segment_offsets[slot, 1]):
+        end = segment_offsets[slot, 1]
+        for entry in range(segment_offsets[slot, 0], end):
             segment = segments[segment_lists[entry]]
-            found = _search_segment(segment, text, length, output_start[slot], suffix, table, found)
+            # An equal share of what is left, rounded up: none is left out, the first ones least of all.
+            share = (MAX_CANDIDATES - found + end - entry - 1) // (end - entry)
+            room = min(NEIGHBOURS_POOL, share)
+            found = _search_segment(segment, text, length, output_start[slot], suffix, table, found, room)
         out = (state[0][slot], state[1][slot], state[2][slot], state[3][slot])
         state[4][slot] = _extend_draft(
-            table, found, weights, floor, min(max_tokens[row], width), ballot, active, out
+            table,
+            found,
+            text[length - 1],
+            weights,
+            floor,
+            min(max_tokens[row], width),
+            ballot,
+            active,
+            out,
         )

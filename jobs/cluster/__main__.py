@@ -1,8 +1,10 @@
 """`python -m jobs.cluster`: the same job on a cluster, submitted or as a manifest."""
 
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from jobs.cli import entry_point
@@ -23,7 +25,8 @@ Verbs
   render    print what runs the job now:      cluster=kuberay (kubectl create -f -), slurm (sbatch)
             or each night:                    cluster=crontab, airflow
   schedule  print what runs it each night:    cluster=kuberay (kubectl apply -f -), crontab, airflow
-  submit    start it on a running Ray cluster (cluster=ray), show its log, end with its exit code
+  submit    start it on a running Ray cluster (cluster=ray), show its log, end with its exit code;
+            SIGTERM stops the job, Ctrl-C leaves it running
   status | logs | stop ID                     the same cluster, a job submitted before
 
 Options of render, schedule and submit
@@ -49,6 +52,7 @@ SCHEDULE: dict[str, Renderer] = {
     "crontab": render_crontab,
     "airflow": render_airflow,
 }
+REPEATED = ("crontab", "airflow")  # what `render` prints of them runs each night
 
 
 @dataclass
@@ -148,7 +152,20 @@ def _print_with(renderers: dict[str, Renderer], request: Request, settings: RunS
     found = [name for name in renderers if getattr(settings.cluster, name) is not None]
     if not found:
         raise ConfigError(f"cluster: choose cluster={'|'.join(renderers)}")
+    _check_cutoff(request, settings, is_repeated=renderers is SCHEDULE or found[0] in REPEATED)
     print(renderers[found[0]](_cluster_job(request, settings)), end="")
+
+
+def _check_cutoff(request: Request, settings: RunSettings, is_repeated: bool) -> None:
+    """Refuse a cutoff that would be the same each night; a script for `sbatch` may be meant for once."""
+    is_fixed = settings.history_cutoff is not None and settings.cutoff_word is None
+    if not is_fixed or request.job not in ("nightly", "generate"):
+        return
+    what = "would be the same each night; write history_cutoff=today or yesterday"
+    if is_repeated:
+        raise ConfigError(f"history_cutoff={settings.history_cutoff:%Y-%m-%dT%H:%MZ}: {what}")
+    if settings.cluster.slurm is not None:
+        print(f"history_cutoff is a fixed date: if this script is for each night, it {what}", file=sys.stderr)
 
 
 def _submit(request: Request, settings: RunSettings) -> None:
@@ -159,12 +176,33 @@ def _submit(request: Request, settings: RunSettings) -> None:
     if not request.is_waiting:
         return
     try:
-        ray_jobs.follow(client, submission_id, _show)
+        with _raising_on_sigterm():
+            ray_jobs.follow(client, submission_id, _show)
+    except _Terminated as error:
+        ray_jobs.stop(client, submission_id)
+        message = f"{submission_id}: stopped, because this process was; what it finished is kept"
+        raise ray_jobs.RemoteJobError(message, 128 + signal.SIGTERM) from error
     except KeyboardInterrupt:
         print(
             f"{submission_id} goes on; `python -m jobs.cluster stop {submission_id}` ends it", file=sys.stderr
         )
         raise
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM: a scheduler such as Airflow ends its task. Of this class because asyncio lets it through."""
+
+
+@contextmanager
+def _raising_on_sigterm() -> Iterator[None]:
+    def on_signal(*_: object) -> None:
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, on_signal)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _status(request: Request, settings: RunSettings) -> None:

@@ -14,9 +14,11 @@ from jobs.cluster.command import ClusterJob, joined, needed
 from pipeline.cluster_settings import KubeRaySettings, NodeSettings
 from pipeline.environment import BACKEND_VARIABLE, NO_TELEMETRY
 from pipeline.errors import ConfigError
+from pipeline.storage.location import CACHE_VARIABLE
 
 Manifest = dict[str, Any]
 RAYJOB_FILE = "/etc/laser/rayjob.json"
+CACHE = "/cache"
 START_DEADLINE_SEC = 3600  # a night that could not start within an hour is left out
 CRON_POD_SEC = 3600  # what the waiting pod has beyond the run and its retries
 GPU = "nvidia.com/gpu"
@@ -125,7 +127,8 @@ def _workers(job: ClusterJob) -> Manifest:
     if kuberay.node_selector:
         template["spec"]["nodeSelector"] = dict(kuberay.node_selector)
     if kuberay.node.gpus:
-        template["spec"]["tolerations"] = [{"key": GPU, "operator": "Exists", "effect": "NoSchedule"}]
+        of_gpus = {"key": GPU, "operator": "Exists", "effect": "NoSchedule"}
+        template["spec"]["tolerations"] = [of_gpus, *template["spec"].get("tolerations", [])]
     return {
         "groupName": "engines",
         "replicas": kuberay.num_nodes,
@@ -153,19 +156,35 @@ def _pod(job: ClusterJob, name: str, node: NodeSettings) -> Manifest:
     ]
     if kuberay.secret is not None:
         container["envFrom"] = [{"secretRef": {"name": kuberay.secret}}]
+    if kuberay.cache_gib is not None:
+        container["volumeMounts"].append({"name": "cache", "mountPath": CACHE})
+        volumes.append({"name": "cache", "emptyDir": {"sizeLimit": f"{kuberay.cache_gib}Gi"}})
     if kuberay.storage_claim is not None:
         container["volumeMounts"].append({"name": "data", "mountPath": kuberay.mount})
         volumes.append({"name": "data", "persistentVolumeClaim": {"claimName": kuberay.storage_claim}})
-    spec: Manifest = {"containers": [container], "volumes": volumes}
+    spec: Manifest = {"containers": [container], "volumes": volumes, **_of_all_pods(kuberay)}
     if kuberay.service_account is not None:
         spec["serviceAccountName"] = kuberay.service_account
     return {"metadata": {"labels": _labels(job)}, "spec": spec}
 
 
+def _of_all_pods(kuberay: KubeRaySettings) -> Manifest:
+    """What a pod needs to get its image, and a node."""
+    fields: Manifest = {}
+    if kuberay.image_pull_secrets:
+        fields["imagePullSecrets"] = [{"name": name} for name in kuberay.image_pull_secrets]
+    if kuberay.tolerations:
+        fields["tolerations"] = [entry.model_dump(exclude_none=True) for entry in kuberay.tolerations]
+    return fields
+
+
 def _environment(kuberay: KubeRaySettings) -> dict[str, str]:
     """The head has no GPU, so what the nodes have is said, not looked for."""
     backend = "gpu" if kuberay.node.gpus else "cpu"
-    return {**NO_TELEMETRY, BACKEND_VARIABLE: backend, "RAY_worker_niceness": "0"}
+    ours = {**NO_TELEMETRY, BACKEND_VARIABLE: backend, "RAY_worker_niceness": "0"}
+    if kuberay.cache_gib is not None:
+        ours |= {CACHE_VARIABLE: f"{CACHE}/laser", "HF_HOME": f"{CACHE}/huggingface"}
+    return ours | kuberay.env
 
 
 def _resources(node: NodeSettings) -> dict[str, str]:
@@ -193,6 +212,7 @@ def _waiting_pod(job: ClusterJob) -> Manifest:
         "restartPolicy": "Never",
         "containers": [container],
         "volumes": [{"name": "rayjob", "configMap": {"name": job.title}}],
+        **_of_all_pods(_settings(job)),
     }
 
 

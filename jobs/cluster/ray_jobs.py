@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from jobs.cluster.command import CHECKOUT, ClusterJob, joined
@@ -19,7 +19,8 @@ logger = logging.getLogger(__name__)
 
 # Beside what .gitignore names (data/, .venv): not needed to run a job.
 NOT_UPLOADED = ["/.git/", "/tests/", "/docs/", "/.venv/", "/data/"]
-SETTLE_SEC = 60.0  # a job's log ends before its state says so
+SETTLE_SEC = 5.0  # a job's log ends before its state says so
+QUIET_SEC = 300.0  # a stream without a word for so long is begun anew
 RECONNECT_SEC = 300.0  # how long the dashboard may be away
 RETRY_SEC = 5.0
 Show = Callable[[str], None]
@@ -67,45 +68,88 @@ def submit(client: "JobSubmissionClient", job: ClusterJob, submission_id: str | 
 
 
 def follow(client: "JobSubmissionClient", submission_id: str, show: Show) -> None:
-    """Show the job's log while it runs; raise `RemoteJobError` unless it succeeds.
+    """Show the job's log until its state is final; raise `RemoteJobError` unless it succeeded.
 
-    A dashboard that goes away is asked again for `RECONNECT_SEC`; the log then goes on where it was.
+    A stream that ends or breaks off before is asked for again, and the log goes on where it was; a dashboard
+    that answers nothing is given up after `RECONNECT_SEC`.
     """
-    num_shown, lost_at = 0, None
+    state(client, submission_id)
+    log = _Log(show)
+    heard_at = time.monotonic()
     while True:
         try:
-            num_shown = asyncio.run(_tail(client, submission_id, show, num_shown))
-            break
-        except (TimeoutError, RuntimeError, OSError) as error:
-            if "does not exist" in str(error):
-                raise ConfigError(f"{submission_id}: the cluster knows no such job") from error
-            lost_at = lost_at or time.monotonic()
-            if time.monotonic() - lost_at > RECONNECT_SEC:
+            with suppress(TimeoutError):  # silence: a connection that is dead looks no different
+                asyncio.run(_tail(client, submission_id, log))
+            info = _settled(client, submission_id)
+            if info.status.is_terminal():
+                break
+            heard_at = time.monotonic()
+        except _lost() as error:
+            _reject_unknown(submission_id, error)
+            heard_at = max(heard_at, log.grew_at)
+            if time.monotonic() - heard_at > RECONNECT_SEC:
                 raise RemoteJobError(f"{submission_id}: the dashboard was lost ({error})", 1) from error
             logger.warning("%s: the log broke off (%s); asking again", submission_id, error)
             time.sleep(RETRY_SEC)
-    require_success(client, submission_id)
+    _require_success(submission_id, info)
 
 
-async def _tail(client: "JobSubmissionClient", submission_id: str, show: Show, num_shown: int) -> int:
-    """Show what follows the first `num_shown` characters; returns how many there were in all."""
-    num_seen = 0
-    async for text in client.tail_job_logs(submission_id):
-        new = text[max(0, num_shown - num_seen) :]
-        num_seen += len(text)
+class _Log:
+    """What is shown of a log that is read from its start again and again: each character once."""
+
+    def __init__(self, show: Show) -> None:
+        self._show = show
+        self._num_shown = self._num_read = 0
+        self.grew_at = 0.0
+
+    def begin(self) -> None:
+        """A new stream begins."""
+        self._num_read = 0
+
+    def take(self, text: str) -> None:
+        """The next piece of the stream."""
+        new = text[max(0, self._num_shown - self._num_read) :]
+        self._num_read += len(text)
         if new:
-            show(new)
-    return max(num_seen, num_shown)
+            self._num_shown, self.grew_at = self._num_read, time.monotonic()
+            self._show(new)
 
 
-def require_success(client: "JobSubmissionClient", submission_id: str) -> None:
-    """Wait until the job's state is final; raise `RemoteJobError` with its exit code unless it succeeded."""
+async def _tail(client: "JobSubmissionClient", submission_id: str, log: _Log) -> None:
+    """Hand the job's log to `log` until the stream ends; `TimeoutError` after `QUIET_SEC` without a word."""
+    log.begin()
+    stream = aiter(client.tail_job_logs(submission_id))
+    while True:
+        try:
+            log.take(await asyncio.wait_for(anext(stream), QUIET_SEC))
+        except StopAsyncIteration:
+            return
+
+
+def _lost() -> tuple[type[Exception], ...]:
+    """What a dashboard that is away, or goes away, raises."""
+    from aiohttp import ClientError
+
+    return (ClientError, RuntimeError, OSError)
+
+
+def _reject_unknown(submission_id: str, error: Exception) -> None:
+    if "does not exist" in str(error):
+        raise ConfigError(f"{submission_id}: the cluster knows no such job") from error
+
+
+def _settled(client: "JobSubmissionClient", submission_id: str) -> Any:
+    """The job's details, once its state is final; otherwise those of `SETTLE_SEC` later."""
     deadline = time.monotonic() + SETTLE_SEC
     while True:
-        info = state(client, submission_id)
+        info = client.get_job_info(submission_id)
         if info.status.is_terminal() or time.monotonic() > deadline:
-            break
+            return info
         time.sleep(0.2)
+
+
+def _require_success(submission_id: str, info: Any) -> None:
+    """Raise `RemoteJobError` with the job's exit code unless it succeeded."""
     if info.status.value == "SUCCEEDED":
         return
     code = info.driver_exit_code
@@ -142,7 +186,5 @@ def _as_config_error(submission_id: str | None) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # what the client raises for every answer but 200
-        text = " ".join(str(error).split())
-        if "does not exist" in text:
-            raise ConfigError(f"{submission_id}: the cluster knows no such job") from error
-        raise ConfigError(f"the cluster refused: {text[:300]}") from error
+        _reject_unknown(str(submission_id), error)
+        raise ConfigError(f"the cluster refused: {' '.join(str(error).split())[:300]}") from error

@@ -8,9 +8,17 @@ from pathlib import Path
 
 from jobs.cli import entry_point
 from jobs.scale.speedup import measure_speedup, shard_spans
-from jobs.scale.tables import costs_table, load_costs, played_table, save_costs, speedup_table
+from jobs.scale.tables import (
+    costs_table,
+    load_costs,
+    memory_line,
+    played_table,
+    save_costs,
+    speedup_table,
+)
 from pipeline.errors import ConfigError
 from pipeline.scale.costs import Cost, measure_costs
+from pipeline.scale.memory import measure_memory
 from pipeline.scale.simulate import SHARDS_PER_WORKER, DriverCosts, Machines, Played, Workload, simulate
 from pipeline.settings import RunSettings
 from pipeline.storage.files import write_json
@@ -27,6 +35,7 @@ Verbs
 Options
   --turns=3                  speedup: how often each is run
   --rows=20000,60000,200000  costs: sizes of the plans
+  --memory-rows=200000,1000000  costs: sizes of the plans whose memory is measured, at least two
   --entities=100000000       costs, simulate: the full size
   --run=DIR                  simulate: a run whose parts tell the shard times (data/<dataset>/runs/<run_id>)
   --faster=1,10,100          simulate: workers so many times as fast as the measured ones"""
@@ -34,6 +43,7 @@ EXAMPLES = ["speedup limit=20", "costs", "simulate --run=data/movielens/runs/NAM
 OPTIONS = {
     "turns": "3",
     "rows": "20000,60000,200000",
+    "memory-rows": "200000,1000000",
     "entities": "100000000",
     "run": "",
     "faster": "1,10,100",
@@ -90,13 +100,19 @@ def _costs(options: Options, settings: RunSettings, overrides: list[str]) -> Non
     from pipeline.scale.ray_costs import measure_ray
 
     sizes, entities = _numbers(options, "rows"), _numbers(options, "entities")[0]
+    memory_sizes = _numbers(options, "memory-rows")
+    if len(set(memory_sizes)) < 2:
+        raise ConfigError(f"--memory-rows={options['memory-rows']}: needs two sizes")
     with tempfile.TemporaryDirectory(prefix="costs-") as folder:
         costs = measure_prompts(settings)
         costs += measure_costs(Path(folder), sizes, SHARD_SIZE)
         costs += measure_pools(Path(folder) / "pools")
         costs += measure_ray(Path(folder) / "ray.log")
+        memory = measure_memory(Path(folder), memory_sizes, SHARD_SIZE)
     save_costs(costs, _bench(settings) / "costs.json")
+    write_json(asdict(memory), _bench(settings) / "memory.json")
     print(costs_table(costs, entities, -(-entities // SHARD_SIZE), max(NUM_WORKERS)))
+    print(memory_line(memory, entities))
 
 
 def _simulate(options: Options, settings: RunSettings, overrides: list[str]) -> None:

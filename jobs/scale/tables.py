@@ -9,11 +9,13 @@ from typing import Any
 from jobs.scale.speedup import Speedup
 from pipeline.errors import DataError
 from pipeline.scale.costs import Cost
+from pipeline.scale.memory import Memory
 from pipeline.scale.simulate import Machines, Played
 from pipeline.storage.files import write_json
 
 HOUR = 3600.0
 MICRO = 1e6
+MIB, GIB = 2**20, 2**30
 
 
 def markdown(header: list[str], rows: Iterable[list[str]]) -> str:
@@ -32,6 +34,19 @@ def costs_table(costs: list[Cost], num_rows: int, num_shards: int, num_workers: 
         each = f"{MICRO * cost.per_unit_sec:,.2f} µs"
         rows.append([cost.name, cost.where, measured, each, f"{cost.growth:.2f}", f"{whole:,.2f} s"])
     return markdown(["operation", "where", "measured at", "per unit", "growth", "at full size"], rows)
+
+
+def memory_line(memory: Memory, num_rows: int) -> str:
+    """The driver's memory for each row, and at that size."""
+    peaks = ", ".join(
+        f"{peak / MIB:,.0f} MiB at {rows:,}"
+        for rows, peak in zip(memory.num_rows, memory.peak_bytes, strict=True)
+    )
+    whole = (memory.fixed_bytes + num_rows * memory.per_row_bytes) / GIB
+    return (
+        f"driver's memory: {memory.per_row_bytes:,.0f} bytes a row and {memory.fixed_bytes / MIB:,.0f} MiB "
+        f"({peaks} rows); {whole:,.1f} GiB at {num_rows:,} rows"
+    )
 
 
 def played_table(played: list[tuple[str, Machines, Played]]) -> str:

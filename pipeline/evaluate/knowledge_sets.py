@@ -1,14 +1,16 @@
 """The knowledge sets that are compared, each generated once by the road of every run, and kept.
 
-A set is a run below `<folder>/<set>`, a data directory of its own: its pools begin empty and are its
-own, so that no set drafts from the texts of another one. (Relaxed decoding with the greedy texts of the
-same entities in its pools would write just these, and the comparison would show nothing.)
+A set is two runs below `<folder>/<set>-<half>`, data directories of their own, each over one half of the
+entities. LASER's runs begin with pools of the greedy texts of the other half: warm, as a night's are,
+and without a text of the entity itself. (With the own greedy texts in its pools, relaxed decoding would
+write just these, and the comparison would show nothing; with empty pools it relaxes less than a night.)
 """
 
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +20,19 @@ import pyarrow.compute as pc
 from pipeline.evaluate.results import GREEDY, RELAXED, STRICT
 from pipeline.generate.progress import ProgressView
 from pipeline.generate.summary import count_repeated_ngrams
+from pipeline.models import resolve_model
+from pipeline.models.tokenizer import vocabulary_size
+from pipeline.pools import extend_pools
 from pipeline.road import generate_knowledge
 from pipeline.settings import AcceptanceSettings, DrafterSettings, RunSettings
-from pipeline.storage.layout import DatasetLayout
+from pipeline.storage.layout import DatasetLayout, RunLayout, models_folder
 from pipeline.storage.parts import knowledge_dataset
 
 logger = logging.getLogger(__name__)
 STRICT_RULE = AcceptanceSettings(name="strict", top_k=1, min_prob=0.0)
 RELAXED_RULE = AcceptanceSettings(name="relaxed", top_k=2, min_prob=0.1)  # the paper's
 MAX_DRAFT_TOKENS = 16
+HALVES = ("a", "b")
 OpenProgress = Callable[[], AbstractContextManager[ProgressView]]
 
 
@@ -38,14 +44,15 @@ class KnowledgeSet:
     drafter: DrafterSettings
     acceptance: AcceptanceSettings
 
-    def applied_to(self, settings: RunSettings, folder: Path) -> RunSettings:
-        """The settings of this set's run, which lies below `folder`."""
+    def applied_to(self, settings: RunSettings, folder: Path, half: str) -> RunSettings:
+        """The settings of this set's run over `half`, which lies below `folder`."""
+        name = f"{self.name}-{half}"
         return settings.model_copy(
             update={
                 "drafter": self.drafter,
                 "acceptance": self.acceptance,
-                "run_id": self.name,
-                "paths": settings.paths.model_copy(update={"data": str(folder / self.name)}),
+                "run_id": name,
+                "paths": settings.paths.model_copy(update={"data": str(folder / name)}),
             }
         )
 
@@ -66,14 +73,39 @@ def generate_sets(
     settings: RunSettings, only: pa.Table, folder: Path, open_progress: OpenProgress
 ) -> dict[str, pa.Table]:
     """The knowledge rows of each set for the entities of `only`; what is there already is not done again."""
-    sets = {}
+    runs: dict[tuple[str, str], RunLayout] = {}
     for chosen in compared_sets(settings):
-        own = chosen.applied_to(settings, folder)
-        logger.info("knowledge set %s", chosen.name)
-        report = generate_knowledge(own, open_progress, only)
-        layout = DatasetLayout.of(own.paths.data, own.dataset.name).run(report.run_id)
-        sets[chosen.name] = knowledge_dataset(layout).to_table()
-    return sets
+        for half, other in (HALVES, HALVES[::-1]):
+            own = chosen.applied_to(settings, folder, half)
+            logger.info("knowledge set %s, half %s", chosen.name, half)
+            if chosen.drafter.name == "laser":
+                fill_pools(own, runs[GREEDY, other])
+            report = generate_knowledge(own, open_progress, half_of(only, half))
+            runs[chosen.name, half] = DatasetLayout.of(own.paths.data, own.dataset.name).run(report.run_id)
+    return {
+        chosen.name: pa.concat_tables(
+            [knowledge_dataset(runs[chosen.name, half]).to_table() for half in HALVES]
+        )
+        for chosen in compared_sets(settings)
+    }
+
+
+def half_of(entities: pa.Table, half: str) -> pa.Table:
+    """Every other row of each kind in the order of a hash of the id: one of `HALVES`, which share nothing."""
+    rows = entities.select(["kind", "entity_id"]).to_pylist()
+    order = sorted(
+        range(len(rows)),
+        key=lambda row: (rows[row]["kind"], blake2b(rows[row]["entity_id"].encode()).digest()),
+    )
+    return entities.take(pa.array(order[HALVES.index(half) :: 2], pa.int64()))
+
+
+def fill_pools(settings: RunSettings, texts: RunLayout) -> None:
+    """Let a run with `settings` that has not begun draft from the texts of the run `texts`."""
+    source = resolve_model(settings.model, models_folder(settings.paths.data))
+    vocab_size = vocabulary_size(source.path, settings.model.trust_remote_code)
+    layout = DatasetLayout.of(settings.paths.data, settings.dataset.name)
+    extend_pools(layout, texts, None, source.tokenizer_hash, vocab_size)
 
 
 def describe_sets(sets: dict[str, pa.Table]) -> list[dict[str, Any]]:
@@ -87,6 +119,7 @@ def _described(name: str, rows: pa.Table, greedy: pa.Table) -> dict[str, Any]:
     return {
         "knowledge": name,
         "acceptance": sorted(pc.unique(rows["acceptance"]).to_pylist()),
+        "pools": ", ".join(sorted(pc.unique(rows["datastore_version"].drop_null()).to_pylist())) or "none",
         "num_texts": rows.num_rows,
         "num_tokens": num_tokens,
         "tokens_per_step": num_tokens / max(pc.sum(rows["num_decode_steps"]).as_py(), 1),

@@ -1,27 +1,27 @@
-"""What another sample of test users would have given: the bootstrap over users (and seeds) of AUC."""
+"""What another sample of test users would have given: the bootstrap over users (and seeds)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from pipeline.evaluate.results import Result
+from pipeline.evaluate.results import Metric, Result
 
 NUM_REPLICATES = 500
 MAX_WEIGHTS = 20_000_000  # held at once
 
-# (model, knowledge) -> float64 [num_seeds, num_replicates]: the AUC of each seed among the users drawn.
-Replicates = dict[tuple[str, str], np.ndarray]
+# (model, knowledge, metric) -> float64 [num_seeds, num_replicates]: of each seed, among the users drawn.
+Replicates = dict[tuple[str, str, Metric], np.ndarray]
 
 
 def resample_users(
     results: Sequence[Result], labels: np.ndarray, users: np.ndarray, num_replicates: int = NUM_REPLICATES
 ) -> Replicates:
-    """The AUC of all `results` under the same draws of test users, with replacement.
+    """AUC and logloss of all `results` under the same draws of test users, with replacement.
 
     `labels` and `users` are those of the test events that `Result.predicted` speaks of. A draw without
     both labels has no AUC: NaN.
     """
-    rows: dict[tuple[str, str], list[np.ndarray]] = {}
+    rows: dict[tuple[str, str, Metric], list[np.ndarray]] = {}
     per_draw = max(1, MAX_WEIGHTS // max(len(labels), 1))
     rng = np.random.default_rng(0)
     draws = [
@@ -29,9 +29,10 @@ def resample_users(
         for first in range(0, num_replicates, per_draw)
     ]
     for result in sorted(results, key=lambda result: result.seed):
-        aucs = np.concatenate([weighted_auc(labels, result.predicted, weights) for weights in draws])
-        rows.setdefault((result.model, result.knowledge), []).append(aucs)
-    return {cell: np.stack(aucs) for cell, aucs in rows.items()}
+        for metric, measured in MEASURES.items():
+            values = np.concatenate([measured(labels, result.predicted, weights) for weights in draws])
+            rows.setdefault((result.model, result.knowledge, metric), []).append(values)
+    return {cell: np.stack(values) for cell, values in rows.items()}
 
 
 def _user_weights(users: np.ndarray, num_draws: int, rng: np.random.Generator) -> np.ndarray:
@@ -56,12 +57,32 @@ def weighted_auc(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray) ->
     return np.divide(wins, pairs, out=np.full(len(weights), np.nan), where=pairs > 0)
 
 
+def weighted_logloss(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """float64 [num_draws]: the mean negative log-likelihood with event weights [num_draws, num_events]."""
+    edge = np.finfo(np.float64).eps  # as scikit-learn clips
+    given = np.clip(np.where(labels > 0, scores, 1.0 - scores), edge, 1.0 - edge)
+    losses: np.ndarray = weights @ -np.log(given) / weights.sum(axis=1, dtype=np.float64)
+    return losses
+
+
+MEASURES: dict[Metric, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]] = {
+    "auc": weighted_auc,
+    "logloss": weighted_logloss,
+}
+
+
 def difference_interval(
-    replicates: Replicates, models: Sequence[str], knowledge: str, baseline: str, confidence: float
+    replicates: Replicates,
+    models: Sequence[str],
+    knowledge: str,
+    baseline: str,
+    metric: Metric,
+    confidence: float,
 ) -> tuple[float, float]:
-    """The percentile interval of the mean AUC difference, users and seeds drawn with replacement."""
+    """The percentile interval of the mean difference, users and seeds drawn with replacement."""
     differences = np.mean(
-        [replicates[(model, knowledge)] - replicates[(model, baseline)] for model in models], axis=0
+        [replicates[(model, knowledge, metric)] - replicates[(model, baseline, metric)] for model in models],
+        axis=0,
     )
     num_seeds, num_draws = differences.shape
     seeds = np.random.default_rng(1).integers(num_seeds, size=(num_seeds, num_draws))

@@ -1,12 +1,15 @@
 """What is compared, and what one training yields."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
+from sklearn.metrics import log_loss, roc_auc_score
 
 from pipeline.evaluation_settings import CtrModel
 
 NONE, GREEDY, STRICT, RELAXED, SHUFFLED = "none", "greedy", "strict", "relaxed", "shuffled"
+Metric = Literal["auc", "logloss"]
 KNOWLEDGE = (NONE, GREEDY, STRICT, RELAXED, SHUFFLED)
 
 
@@ -39,3 +42,13 @@ class Result:
     def as_dict(self) -> dict[str, object]:
         """The row of `evaluation/<version>.json`."""
         return {name: value for name, value in vars(self).items() if name != "predicted"}
+
+    def of_events(self, rows: np.ndarray, labels: np.ndarray) -> "Result":
+        """The same model on some test events: `rows` of `predicted`, with their `labels` of both kinds."""
+        predicted = self.predicted[rows]
+        return replace(
+            self,
+            auc=float(roc_auc_score(labels, predicted)),
+            logloss=float(log_loss(labels, predicted)),
+            predicted=predicted,
+        )

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from pipeline.domains import DomainTables, read_domain
 from pipeline.errors import ConfigError
-from pipeline.evaluate.evaluation import Evaluation
+from pipeline.evaluate.evaluation import Evaluation, find_all, find_warm
 from pipeline.evaluate.features import make_inputs
 from pipeline.evaluate.knowledge_sets import (
     OpenProgress,
@@ -19,8 +19,7 @@ from pipeline.evaluate.knowledge_sets import (
     entity_table,
     generate_sets,
 )
-from pipeline.evaluate.resampling import Replicates, resample_users
-from pipeline.evaluate.results import GREEDY, KNOWLEDGE, NONE, Result, Trial
+from pipeline.evaluate.results import GREEDY, KNOWLEDGE, Result, Trial
 from pipeline.evaluate.split import (
     TEST,
     TRAIN,
@@ -30,7 +29,6 @@ from pipeline.evaluate.split import (
     most_active,
     split_events,
 )
-from pipeline.evaluate.statistics import compare, summarize_results
 from pipeline.evaluate.vectors import Encode, Vectors, knowledge_vectors
 from pipeline.fingerprint import text_fingerprint
 from pipeline.generate.ray_cluster import usable_cpus
@@ -42,7 +40,6 @@ from pipeline.storage.layout import DatasetLayout, models_folder
 logger = logging.getLogger(__name__)
 VERSION_CHARS = 8
 MAX_PROCESSES = 16
-BASELINES = (NONE, GREEDY)
 
 
 def evaluation_folder(settings: RunSettings) -> Path:
@@ -64,9 +61,9 @@ def evaluate(
     tables = read_domain(settings.dataset)
     cutoff = choose_cutoff(tables.interactions, settings)
     model = settings.model.model_copy(update={"path": source.path})
-    settings = settings.model_copy(update={"model": model, "history_cutoff": cutoff})
-    ids = most_active(tables, settings.limit)
+    ids = most_active(tables.interactions, settings.limit, cutoff)
     events = split_events(tables.interactions, ids, cutoff, settings.evaluation)
+    settings = settings.model_copy(update={"model": model, "history_cutoff": events.prompt_cutoff})
     version = settings.run_id or _version(settings, source.revision, ids)
     sets = generate_sets(settings, entity_table(ids), evaluation_folder(settings) / version, open_progress)
     vectors = knowledge_vectors(sets, ids, GREEDY, settings.evaluation.dimension, encode)
@@ -74,17 +71,13 @@ def evaluate(
     meta = _meta(settings, events, sets, vectors)
     return Evaluation(
         version=version,
+        digest=_digest(settings),
         meta=meta,
         results=results,
-        summaries=summarize_results(results),
-        comparisons=compare(results, BASELINES, _replicates(events, results)),
+        everyone=find_all(results, events),
+        warm=find_warm(results, events),
         goal=settings.evaluation.goal,
     )
-
-
-def _replicates(events: Events, results: list[Result]) -> Replicates:
-    test = events.of_part(TEST)
-    return resample_users(results, events.labels[test], events.users[test])
 
 
 def _require_ctr_library() -> None:
@@ -101,10 +94,21 @@ def _version(settings: RunSettings, model_revision: str, ids: dict[str, pa.Array
             for chosen in compared_sets(settings)
         ],
         "drafter": settings.drafter.max_draft_tokens,
+        "pools": "greedy texts of the other half",
         "cutoff": settings.history_cutoff,
         "ids": {kind: known.to_pylist() for kind, known in ids.items()},
     }
     return f"{settings.knowledge.name}-{settings.model.name}-{sha256_of_json(content)[:VERSION_CHARS]}"
+
+
+def _digest(settings: RunSettings) -> str:
+    """A name for what is done with the knowledge sets: models, seeds, training, split, encoder."""
+    vectors = {"path", "revision", "backend", "normalize", "max_tokens", "prefix"}
+    content = {
+        "evaluation": settings.evaluation.model_dump(mode="json"),
+        "encoder": settings.encoder.model_dump(mode="json", include=vectors),
+    }
+    return sha256_of_json(content)[:VERSION_CHARS]
 
 
 def _train_all(
@@ -154,7 +158,8 @@ def _meta(
         },
         "encoder": settings.encoder.path,
         "dimension": settings.evaluation.dimension,
-        "history_cutoff": events.cutoff.isoformat(),
+        "history_cutoff": events.prompt_cutoff.isoformat(),
+        "test_from": events.cutoff.isoformat(),
         "num_users": len(events.user_ids),
         "num_items": len(events.item_ids),
         "num_interactions": events.num_interactions,

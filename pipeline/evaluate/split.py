@@ -1,19 +1,20 @@
 """Which interactions are evaluated, and how they are split in time."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from hashlib import blake2b
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.domains import DomainTables
 from pipeline.errors import ConfigError, DataError
 from pipeline.evaluation_settings import EvaluationSettings
 from pipeline.schemas import TIMESTAMP
 from pipeline.settings import RunSettings
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,15 @@ class Events:
         return np.flatnonzero(self.parts == part)
 
     @property
+    def prompt_cutoff(self) -> datetime:
+        """The first moment of the validation: a prompt that shows nothing from it on knows no label of
+        validation or test."""
+        return EPOCH + timedelta(microseconds=int(self.times[self.of_part(VALIDATION)[0]]))
+
+    @property
     def warm(self) -> np.ndarray:
-        """Rows of the test whose user has an evaluated interaction before the cutoff."""
-        known = np.unique(self.users[self.parts != TEST])
+        """Rows of the test whose user was trained: it has an id, and events that its prompt could show."""
+        known = np.unique(self.users[self.of_part(TRAIN)])
         rows = self.of_part(TEST)
         return rows[np.isin(self.users[rows], known)]
 
@@ -53,16 +60,34 @@ def choose_cutoff(interactions: pa.Table, settings: RunSettings) -> datetime:
     return datetime.fromtimestamp(np.ceil(quantile / 1e6), UTC)  # a whole second is easier to repeat
 
 
-def most_active(tables: DomainTables, limit: int | str) -> dict[str, pa.Array]:
-    """Kind -> ids of the `limit` users and items with the most interactions; of equals the first id."""
+def most_active(interactions: pa.Table, limit: int | str, cutoff: datetime) -> dict[str, pa.Array]:
+    """Kind -> ids of `limit` users and items, chosen without a look at how active they are after `cutoff`.
+
+    Those with the most interactions before it (of equals the first id), and in proportion to their number
+    those that have none before it, drawn by a hash of the id: a test of active users only would hardly
+    have new ones.
+    """
+    before = interactions.filter(pc.less(interactions["timestamp"], pa.scalar(cutoff, TIMESTAMP)))
     chosen = {}
-    for kind, known in (("user", tables.users["user_id"]), ("item", tables.items["item_id"])):
-        counts = pc.value_counts(tables.interactions[f"{kind}_id"])
-        ranked = pa.table({"id": counts.field("values"), "count": counts.field("counts")})
-        ranked = ranked.sort_by([("count", "descending"), ("id", "ascending")])
-        num = len(known) if limit == "all" else int(limit)
-        chosen[kind] = ranked["id"].slice(0, num).combine_chunks()
+    for kind in ("user", "item"):
+        all_ids = pc.unique(interactions[f"{kind}_id"])
+        known = _by_activity(before[f"{kind}_id"])
+        new = _by_hash(all_ids.filter(pc.invert(pc.is_in(all_ids, value_set=known))))
+        num = len(all_ids) if limit == "all" else min(int(limit), len(all_ids))
+        num_new = round(num * len(new) / len(all_ids))
+        chosen[kind] = pa.concat_arrays([known[: num - num_new], new[:num_new]])
     return chosen
+
+
+def _by_activity(ids: pa.ChunkedArray) -> pa.Array:
+    """The different ids, the most frequent first; of equals the first id."""
+    counts = pc.value_counts(ids)
+    ranked = pa.table({"id": counts.field("values"), "count": counts.field("counts")})
+    return ranked.sort_by([("count", "descending"), ("id", "ascending")])["id"].combine_chunks()
+
+
+def _by_hash(ids: pa.Array) -> pa.Array:
+    return pa.array(sorted(ids.to_pylist(), key=lambda one: blake2b(one.encode()).digest()), pa.string())
 
 
 def split_events(

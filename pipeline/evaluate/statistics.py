@@ -2,17 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from scipy import stats
 
 from pipeline.evaluate.resampling import Replicates, difference_interval
-from pipeline.evaluate.results import Result
+from pipeline.evaluate.results import Metric, Result
 
 CONFIDENCE = 0.95
 ALL = "all"  # models
-Metric = Literal["auc", "logloss"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +43,15 @@ class Interval:
             return False
         return None
 
+    def times_as_many(self, bound: float) -> float:
+        """With how many times as much data it would reach `bound` to each side: it shrinks by 1/sqrt(n)."""
+        return (self.half_width / bound) ** 2
+
+    def or_wider(self, other: "Interval | None") -> "Interval":
+        """About the same mean, to each side as far as the farther of both."""
+        other = other or self
+        return Interval(self.mean, min(self.low, other.low), max(self.high, other.high))
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -66,12 +73,12 @@ class Comparison:
     auc: Interval
     logloss: Interval
     auc_resampled: Interval | None = None  # test users and seeds drawn anew; the mean is that of `auc`
+    logloss_resampled: Interval | None = None
 
     @property
     def auc_range(self) -> Interval:
         """The wider of both intervals of AUC to each side."""
-        other = self.auc_resampled or self.auc
-        return Interval(self.auc.mean, min(self.auc.low, other.low), max(self.auc.high, other.high))
+        return self.auc.or_wider(self.auc_resampled)
 
 
 def summarize_results(results: Sequence[Result]) -> list[Summary]:
@@ -109,12 +116,24 @@ def _comparison(
     name: str,
     baseline: str,
 ) -> Comparison:
-    auc = Interval.of(_differences(results, models, name, baseline, "auc"))
-    resampled = None
-    if replicates is not None:
-        resampled = Interval(auc.mean, *difference_interval(replicates, models, name, baseline, CONFIDENCE))
-    logloss = Interval.of(_differences(results, models, name, baseline, "logloss"))
-    return Comparison(label, name, baseline, auc, logloss, resampled)
+    auc, logloss = (
+        Interval.of(_differences(results, models, name, baseline, metric)) for metric in ("auc", "logloss")
+    )
+    if replicates is None:
+        return Comparison(label, name, baseline, auc, logloss)
+    auc_range, logloss_range = (
+        difference_interval(replicates, models, name, baseline, metric, CONFIDENCE)
+        for metric in ("auc", "logloss")
+    )
+    return Comparison(
+        label,
+        name,
+        baseline,
+        auc,
+        logloss,
+        auc_resampled=Interval(auc.mean, *auc_range),
+        logloss_resampled=Interval(logloss.mean, *logloss_range),
+    )
 
 
 def _differences(

@@ -31,8 +31,12 @@ class Workbench:
     training: CtrTrainingSettings
 
 
-def run_trial(bench: Workbench, trial: Trial, vectors: Vectors | None) -> Result:
-    """Train on the training part, stop by the validation AUC, and measure on the test part."""
+def run_trial(bench: Workbench, trial: Trial, vectors: Vectors) -> Result:
+    """Train on the training part, stop by the validation AUC, and measure on the test part.
+
+    Initial parameters, dropout and the order of batches follow from model and seed alone, so trials that
+    are paired by seed differ in nothing but `vectors`.
+    """
     torch.manual_seed(trial.seed)
     rng = np.random.default_rng(trial.seed)
     model, columns = _model_with_inputs(bench, trial.model, vectors)
@@ -41,14 +45,10 @@ def run_trial(bench: Workbench, trial: Trial, vectors: Vectors | None) -> Result
     return _measured(bench, trial, _predict(model, columns, bench.events.of_part(TEST)), num_epochs)
 
 
-def _model_with_inputs(
-    bench: Workbench, name: CtrModel, vectors: Vectors | None
-) -> tuple[nn.Module, Tensors]:
-    fields = list(bench.inputs.fields)
-    tables: Vectors = {}
-    if vectors is not None:
-        fields += [f for f in bench.inputs.knowledge_fields if name == "din" or f.name != KNOWLEDGE_HISTORY]
-        tables = {f"{kind}_knowledge": table for kind, table in vectors.items()}
+def _model_with_inputs(bench: Workbench, name: CtrModel, vectors: Vectors) -> tuple[nn.Module, Tensors]:
+    knowledge = [f for f in bench.inputs.knowledge_fields if name == "din" or f.name != KNOWLEDGE_HISTORY]
+    fields = [*bench.inputs.fields, *knowledge]
+    tables = {f"{kind}_knowledge": table for kind, table in vectors.items()}
     columns = {field.name: torch.from_numpy(bench.inputs.values[field.name]) for field in fields}
     return build_model(name, fields, tables, bench.training), columns
 
@@ -147,13 +147,15 @@ def _run_in_process(trial: Trial) -> Result:
     return run_trial(_bench, trial, vectors_of(_bench.knowledge, trial))
 
 
-def vectors_of(knowledge: dict[str, Vectors], trial: Trial) -> Vectors | None:
-    """The tables that the trial's models see; None without knowledge.
+def vectors_of(knowledge: dict[str, Vectors], trial: Trial) -> Vectors:
+    """The tables that the trial's models see.
 
-    `shuffled` is the greedy knowledge given to the wrong entities, another way for each seed.
+    `none` is a table of zeros, as for entities without a text: it adds nothing, and leaves every shape and
+    every random number as it is with knowledge. `shuffled` is the greedy knowledge given to the wrong
+    entities, another way for each seed.
     """
     if trial.knowledge == NONE:
-        return None
+        return {kind: np.zeros_like(table) for kind, table in knowledge[GREEDY].items()}
     if trial.knowledge == SHUFFLED:
         return {kind: deranged(table, trial.seed) for kind, table in knowledge[GREEDY].items()}
     return knowledge[trial.knowledge]

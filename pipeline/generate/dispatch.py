@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 
 from pipeline.errors import DataError, GenerationError
+from pipeline.failure_bound import too_many_failed
 from pipeline.generate.contract import Worker, WorkerProgress, WorkerSpec
 from pipeline.generate.progress import NO_PROGRESS, OnProgress, ProgressSnapshot, ProgressTracker
 from pipeline.generate.retry import shards_with_failures
@@ -34,10 +35,10 @@ class GenerationOutcome:
     decode_sec: float  # from the first ready worker to the last shard
 
     def require_complete(self, max_failed_fraction: float) -> None:
-        """Raise `GenerationError` if shards are unfinished, or more than this fraction of rows failed."""
+        """Raise `GenerationError` if shards are unfinished, or `too_many_failed`."""
         if self.unfinished:
             raise GenerationError(_unfinished_line(self.unfinished))
-        if self.num_failed > max_failed_fraction * self.num_rows_planned:
+        if too_many_failed(self.num_failed, self.num_rows_planned, max_failed_fraction):
             raise GenerationError(
                 f"{self.num_failed} of {self.num_rows_planned} rows failed, more than "
                 f"max_failed_fraction={max_failed_fraction:g}; see failed.parquet"
@@ -74,7 +75,7 @@ def run_shards(
     engine is started.
 
     Raises `ConfigError` for a reused run id or a cluster that cannot hold the workers, `ModelError` if
-    no worker can start, `StorageError` if results cannot be kept (the disk is full), `GenerationError` if
+    no worker can start, `StorageError` if results cannot be kept (the disk is full), `BusyError` if
     another process works on this run. Shards that fail are
     named in the outcome; whatever happens, finished parts stay and a rerun resumes.
     """
@@ -109,17 +110,19 @@ def _run_missing(
     on_progress: OnProgress | None,
 ) -> ProgressSnapshot:
     # Imported only here: without a missing shard nothing of Ray is loaded.
-    from pipeline.generate.ray_cluster import ray_session, size_pool
+    from pipeline.generate.ray_cluster import ray_session, size_pool, with_gpus
     from pipeline.generate.worker_pool import WorkerPool
 
     settings = spec.settings
     with (
         appendable(layout.log) as log,
         appendable(layout.progress) as progress,
-        ray_session(settings.cluster, log) as nodes,
+        ray_session(settings.cluster, log) as found,
     ):
         spec = replace(spec, run_log=str(log))
-        size = size_pool(settings.cluster, settings.engine.tensor_parallel_size, nodes)
+        num_gpus = settings.engine.tensor_parallel_size
+        nodes = with_gpus(settings.cluster, num_gpus, found)
+        size = size_pool(settings.cluster, num_gpus, nodes)
         size = replace(size, num_workers=min(size.num_workers, len(planned) - len(finished)))
         num_before = sum(planned[shard] for shard in finished)
         tracker = ProgressTracker(sum(planned.values()), num_before, size.num_workers)

@@ -7,16 +7,23 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import ray
+from ray.exceptions import GetTimeoutError
 
-from pipeline.environment import num_nvidia_gpus, worker_environment
+from pipeline.environment import (
+    BACKEND_VARIABLE,
+    engine_environment,
+    is_cpu_build,
+    num_nvidia_gpus,
+    worker_environment,
+)
 from pipeline.errors import ConfigError, GenerationError
 from pipeline.generate.run_log import LOG_FORMAT, ray_output_in
 from pipeline.settings import ClusterSettings, RunSettings
+from pipeline.termination import sigterm_handler_kept
 
 logger = logging.getLogger(__name__)
 
@@ -60,8 +67,11 @@ class PoolSize:
 
     def actor_options(self) -> dict[str, Any]:
         """Ray options of one worker; its threads are as many as its cores."""
-        # Set before a worker imports anything, so that no library asks home.
-        environment = {**worker_environment(), "OMP_NUM_THREADS": str(max(1, self.cpus_per_worker))}
+        environment = {
+            **worker_environment(),  # before a worker imports anything, so that no library asks home
+            **engine_environment(),
+            "OMP_NUM_THREADS": str(max(1, self.cpus_per_worker)),
+        }
         if self.num_workers > 1 or self.may_grow:  # vLLM would bind each worker to the same cores
             environment["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
         return {
@@ -90,8 +100,8 @@ def reject_what_does_not_fit(settings: RunSettings) -> None:
 
     What a cluster holds is known when it answers.
     """
-    num_gpus = 0 if _is_cpu_build() else num_nvidia_gpus()
-    is_known = _is_cpu_build() or num_gpus > 0  # Ray may find GPUs where there is no nvidia-smi
+    num_gpus = num_nvidia_gpus() if uses_gpus() else 0
+    is_known = num_gpus > 0 or not uses_gpus()  # Ray may find GPUs where there is no nvidia-smi
     if settings.cluster.address is None and is_known and not ray.is_initialized():
         size_pool(settings.cluster, settings.engine.tensor_parallel_size, [Node(usable_cpus(), num_gpus)])
 
@@ -154,6 +164,34 @@ def _may_grow(cluster: ClusterSettings) -> bool:
     return cluster.address is not None and cluster.num_workers == "auto"
 
 
+def with_gpus(cluster: ClusterSettings, num_gpus: int, found: list[Node]) -> list[Node]:
+    """`found`, or, where engines need GPUs and no machine of a cluster has any yet, those that are there
+    once one has come.
+
+    What is asked of Ray meanwhile tells an autoscaler which machine is missing. Raises `GenerationError`
+    after `cluster.no_worker_timeout_sec`.
+    """
+    if cluster.address is None or not uses_gpus():
+        return found
+    while not any(node.num_gpus for node in found):
+        logger.warning("no machine of the cluster has a GPU yet; waiting for one with %d", num_gpus)
+        arrival = ray.remote(_arrived).options(num_cpus=0, num_gpus=num_gpus).remote()
+        try:
+            ray.get(arrival, timeout=cluster.no_worker_timeout_sec)
+        except GetTimeoutError as error:
+            ray.cancel(arrival)
+            waited = f"{cluster.no_worker_timeout_sec:.0f} s (cluster.no_worker_timeout_sec)"
+            raise GenerationError(
+                f"no machine with {num_gpus} GPUs joined the cluster in {waited}"
+            ) from error
+        found = nodes()
+    return found
+
+
+def _arrived() -> None:
+    """Runs on the machine that was waited for."""
+
+
 @contextmanager
 def ray_session(cluster: ClusterSettings, run_log: Path) -> Iterator[list[Node]]:
     """Connect to Ray, or start it, and yield its machines; Ray's own output goes to `run_log`.
@@ -163,7 +201,8 @@ def ray_session(cluster: ClusterSettings, run_log: Path) -> Iterator[list[Node]]
     with ray_output_in(run_log):
         started_here = not ray.is_initialized()
         if started_here:
-            _connect(cluster.address)
+            with sigterm_handler_kept():  # Ray's own would end the process with exit code 15
+                _connect(cluster.address)
         try:
             yield nodes()
         finally:
@@ -195,7 +234,7 @@ def _start_local(quiet: dict[str, Any]) -> None:
     options = {
         "address": "local",
         "num_cpus": usable_cpus(),
-        "num_gpus": 0 if _is_cpu_build() else None,
+        "num_gpus": 0 if is_cpu_build() else None,
         "include_dashboard": False,
         "object_store_memory": OBJECT_STORE_BYTES,
         **quiet,
@@ -237,16 +276,14 @@ def is_node_alive(node_id: str) -> bool:
 def nodes() -> list[Node]:
     """The machines of the cluster now."""
     alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    gpus_usable = not _is_cpu_build()
+    gpus_usable = uses_gpus()
     return [Node(int(found.get("CPU", 0)), int(found.get("GPU", 0)) if gpus_usable else 0) for found in alive]
 
 
-def _is_cpu_build() -> bool:
-    """Whether the installed torch cannot use a GPU, whatever the machine has."""
-    try:
-        return version("torch").endswith("+cpu")
-    except PackageNotFoundError:
-        return False
+def uses_gpus() -> bool:
+    """Whether engines run on GPUs: as $LASER_BACKEND says, or else as what is installed can."""
+    given = os.environ.get(BACKEND_VARIABLE)
+    return given == "gpu" if given in ("cpu", "gpu") else not is_cpu_build()
 
 
 def usable_cpus(quota_file: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:

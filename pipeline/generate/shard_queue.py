@@ -12,7 +12,8 @@ class ShardQueue:
 
     Alone, because a shard that kills its worker would otherwise use up the attempts of the shards
     that happen to run beside it. In its last attempt it runs row by row: a failure then names its row,
-    which is taken out of the shard, and the rest gets another attempt.
+    which is taken out of the shard, and the rest runs together again. Only if that fails too, the next
+    bad row is looked for row by row. None of this is done for a shard whose rows are innocent.
     """
 
     def __init__(self, shards: Iterable[str], max_attempts: int) -> None:
@@ -24,6 +25,8 @@ class ShardQueue:
         self._num_attempts: Counter[str] = Counter()
         self._num_returns: Counter[str] = Counter()
         self._bad_rows: dict[str, dict[int, str]] = {}
+        self._is_rows_fault: set[str] = set()  # shards that failed in a way that one of their rows may cause
+        self._runs_without_bad_rows: set[str] = set()  # a row was taken out, the rest is to run together
         self._max_attempts = max_attempts
         self.num_failures_in_a_row = 0
 
@@ -47,8 +50,9 @@ class ShardQueue:
         return self._num_attempts[shard] > 0
 
     def runs_row_by_row(self, shard: str) -> bool:
-        """Whether this is the last attempt at a shard that failed before."""
-        return self.runs_alone(shard) and self._num_attempts[shard] >= self._max_attempts - 1
+        """Whether this is the last attempt at a shard that failed before, and a bad row is looked for."""
+        is_last = self.runs_alone(shard) and self._num_attempts[shard] >= self._max_attempts - 1
+        return is_last and shard in self._is_rows_fault and shard not in self._runs_without_bad_rows
 
     def bad_rows(self, shard: str) -> dict[int, str]:
         """Rows of `shard` (their numbers in the plan's order) that stopped its worker, with the reason."""
@@ -70,18 +74,28 @@ class ShardQueue:
         self._running.discard(shard)
         self.num_failures_in_a_row = 0
 
-    def failed(self, shard: str, reason: str, bad_row: int | None = None) -> None:
+    def failed(
+        self, shard: str, reason: str, bad_row: int | None = None, rows_are_innocent: bool = False
+    ) -> None:
         """`shard` ended without a part: to be tried again, or given up after the last attempt.
 
-        `bad_row`: the one row that ran at that moment. Taking it out is no attempt of the others.
+        `bad_row`: the one row that ran at that moment. Neither taking it out nor running the others
+        together is an attempt: only a row that is not found, or one too many, is.
         """
         self._running.discard(shard)
-        self.num_failures_in_a_row += 1
         rows = self._bad_rows.setdefault(shard, {})
         if bad_row is not None and bad_row not in rows and len(rows) < MAX_BAD_ROWS:
             rows[bad_row] = reason
+            self._runs_without_bad_rows.add(shard)
             self._suspects.append(shard)
             return
+        self.num_failures_in_a_row += 1
+        if not rows_are_innocent:
+            self._is_rows_fault.add(shard)
+            if shard in self._runs_without_bad_rows:
+                self._runs_without_bad_rows.discard(shard)
+                self._suspects.append(shard)
+                return
         self._num_attempts[shard] += 1
         if self._num_attempts[shard] < self._max_attempts:
             self._suspects.append(shard)

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 import pyarrow as pa
 import ray
 
-from pipeline.errors import CorruptPartError, ModelError, PipelineError, StorageError
+from pipeline.errors import CorruptPartError, ModelError, PipelineError, StorageError, UploadError
 from pipeline.generate.contract import Worker, WorkerProgress, WorkerSpec
 from pipeline.generate.retry import joined, rows_to_keep, rows_to_write
 from pipeline.generate.row_by_row import run_row_by_row, run_without
@@ -36,6 +36,7 @@ class ShardReceipt:
     progress: WorkerProgress | None
     error: str | None = None
     fatal: StorageError | None = None  # no other worker could do it either
+    rows_are_innocent: bool = False  # the part could not be sent to the object store
 
 
 @dataclass(frozen=True)
@@ -91,8 +92,9 @@ class ShardServer:
             return self._run_shard(shard, bad_rows, row_by_row)
         except Exception as error:
             logger.exception("shard %s failed", shard)
-            fatal = error if isinstance(error, StorageError) else None
-            return ShardReceipt(0, 0, None, one_line(error), fatal)
+            is_upload = isinstance(error, UploadError)
+            fatal = error if isinstance(error, StorageError) and not is_upload else None
+            return ShardReceipt(0, 0, None, one_line(error), fatal, is_upload)
 
     def _run_shard(self, shard: str, bad_rows: dict[int, str], row_by_row: bool) -> ShardReceipt:
         started_at = datetime.now(UTC)

@@ -1,12 +1,18 @@
 """Which workers have shown no sign of life for too long. Pure bookkeeping."""
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from pipeline.generate.contract import WorkerProgress
 
+logger = logging.getLogger(__name__)
+
 Clock = Callable[[], float]
+# A round of the driver that takes this share of the stall timeout is one in which it stood still itself.
+DRIVER_SHARE = 0.1
+DRIVER_SEC = 5.0  # at least: a round may wait a second for answers
 
 
 @dataclass
@@ -29,6 +35,7 @@ class Watchdog:
         self._start_timeout_sec = start_timeout_sec
         self._clock = clock
         self._vitals: dict[int, _Vitals] = {}
+        self._round_at = clock()
 
     def starting(self, worker: int) -> None:
         """`worker` (a number never used twice) begins to load its engine."""
@@ -52,6 +59,23 @@ class Watchdog:
     def gone(self, worker: int) -> None:
         """Its process has ended."""
         self._vitals.pop(worker, None)
+
+    def driver_round(self) -> None:
+        """The driver took all answers that are there; to be told in each round, before `complaint`.
+
+        If the driver stood still since the round before (a write that hung, a machine that was moved), nobody
+        listened to the workers: all of them begin anew.
+        """
+        now, longest_sec = self._clock(), max(DRIVER_SEC, DRIVER_SHARE * self._stall_timeout_sec)
+        if now - self._round_at > longest_sec:
+            logger.warning("the driver stood still for %.0f s", now - self._round_at)
+            self.begin_anew()
+        self._round_at = now
+
+    def begin_anew(self) -> None:
+        """Forget how long each worker has been silent."""
+        for vitals in self._vitals.values():
+            vitals.alive_at = self._clock()
 
     def complaint(self, worker: int) -> str | None:
         """Why `worker`, which is starting or has work to do, should be replaced; None if it is well."""

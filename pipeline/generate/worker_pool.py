@@ -100,25 +100,26 @@ class WorkerPool:
         cluster = spec.settings.cluster
         self._max_start_failures = cluster.max_shard_attempts
         self._watchdog = Watchdog(cluster.stall_timeout_sec, cluster.start_timeout_sec)
+        self._no_worker_timeout_sec = cluster.no_worker_timeout_sec
         self._size = size
         self._num_wanted = size.num_workers
-        self._looked_at = time.monotonic()
+        self._looked_at = self._room_at = time.monotonic()  # when there was last a machine for a worker
 
     def run(self, on_progress: OnProgress) -> None:
         """Return when every shard is done or given up (`queue.unfinished`).
 
         Raises `ModelError`, or the `PipelineError` that the worker's constructor raised, if no worker
-        could be started at all; `StorageError` if parts cannot be stored; `GenerationError` if Ray
+        could be started at all; `StorageError` if the run's own disk is full; `GenerationError` if Ray
         itself is lost.
         """
         try:
             while not self._queue.is_finished:
-                self._watch()
                 self._look_for_machines()
                 self._assign()
                 on_progress(self._tracker.snapshot())
                 for call, answer in self._answers():
                     self._settle(call, answer)
+                self._watch()
             on_progress(self._tracker.snapshot())
             self._close()
         except RayError as error:
@@ -181,6 +182,7 @@ class WorkerPool:
 
     def _watch(self) -> None:
         """Replace workers that hang."""
+        self._watchdog.driver_round()
         for slot in self._slots:
             if slot.actor is None or (slot.is_ready and not slot.shards):
                 continue
@@ -197,10 +199,26 @@ class WorkerPool:
     def _look_for_machines(self, at_once: bool = False) -> None:
         """Want as many workers as the machines hold that are there now."""
         now = time.monotonic()
-        if not self._size.may_grow or not (at_once or now - self._looked_at >= MACHINES_SEC):
+        if not (at_once or now - self._looked_at >= MACHINES_SEC):
             return
         self._looked_at = now
-        num_wanted = self._size.num_fitting(nodes())
+        num_fitting = self._size.num_fitting(nodes())
+        if num_fitting:
+            self._room_at = now
+        else:
+            self._wait_for_room(now - self._room_at)
+        if self._size.may_grow:
+            self._follow(max(1, num_fitting))  # a start that waits tells an autoscaler what is missing
+
+    def _wait_for_room(self, waited_sec: float) -> None:
+        """No machine holds a worker now: a start cannot end in time, and for too long there may be none."""
+        self._watchdog.begin_anew()
+        if waited_sec > self._no_worker_timeout_sec and not any(slot.is_ready for slot in self._slots):
+            reason = f"no machine could hold a worker for {waited_sec:.0f} s (cluster.no_worker_timeout_sec)"
+            self._queue.give_up(reason)
+
+    def _follow(self, num_wanted: int) -> None:
+        """Have places for `num_wanted` workers; what starts beyond them is given back."""
         if num_wanted != self._num_wanted:
             logger.info("the cluster holds %d workers now, %d before", num_wanted, self._num_wanted)
         self._num_wanted = num_wanted
@@ -222,6 +240,8 @@ class WorkerPool:
         urgent = [ref for ref, call in self._calls.items() if call.what != "progress"]
         if urgent:
             ray.wait(urgent, num_returns=1, timeout=POLL_SEC)
+        elif not self._queue.is_finished:
+            time.sleep(POLL_SEC)
         refs = list(self._calls)
         ready = ray.wait(refs, num_returns=len(refs), timeout=0)[0] if refs else []
         return [(self._calls.pop(ref), _answer(ref)) for ref in ready]
@@ -276,7 +296,9 @@ class WorkerPool:
                 self._tracker.update(slot.worker, receipt.progress)
         else:
             logger.warning("shard %s failed: %s", shard, receipt.error)
-            self._queue.failed(shard, receipt.error, row_under_way(self._layout, shard))
+            row = row_under_way(self._layout, shard)  # asked for in any case: it is told once
+            is_innocent = receipt.rows_are_innocent
+            self._queue.failed(shard, receipt.error, None if is_innocent else row, is_innocent)
             slot.is_retiring = True
         if slot.is_retiring and not slot.shards:
             self._vacate(slot)

@@ -123,13 +123,13 @@ def ids_with(changes: pa.Table, kind: Kind, which: tuple[str, ...]) -> pa.Array:
     return ids_of(changes.filter(wanted))
 
 
-def rows_to_plan(prompts: pa.Table, changes: pa.Table) -> pa.Table:
-    """The rows of `prompts` (schema PROMPTS) that are new or changed."""
-    kept = np.zeros(prompts.num_rows, dtype=bool)
+def is_planned(prompts: pa.Table, changes: pa.Table) -> np.ndarray:
+    """For each row of `prompts` (columns kind, entity_id) whether it is new or changed."""
+    planned = np.zeros(prompts.num_rows, dtype=bool)
     for kind in KINDS:
-        planned = pc.is_in(prompts["entity_id"], value_set=ids_with(changes, kind, PLANNED))
-        kept |= pc.and_(pc.equal(prompts["kind"], kind), planned).to_numpy()
-    return prompts.filter(pa.array(kept))
+        named = pc.is_in(prompts["entity_id"], value_set=ids_with(changes, kind, PLANNED))
+        planned |= pc.and_(pc.equal(prompts["kind"], kind), named).to_numpy()
+    return planned
 
 
 def is_unchanged(changes: pa.Table) -> bool:

@@ -14,20 +14,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.domains import write_domain
-from pipeline.errors import PipelineError
 from pipeline.generate.dispatch import GenerationOutcome
 from pipeline.generate.optional_packages import require_drafter_package
 from pipeline.generate.progress import ProgressView
 from pipeline.generate.ray_cluster import reject_what_does_not_fit
 from pipeline.models import resolve_model
 from pipeline.night.changes import counts_by_kind, is_unchanged
+from pipeline.night.cutoff import cutoff_values, with_cutoff_of_the_night
 from pipeline.night.figures import carried_tokens, figures_by_change
-from pipeline.night.planning import NightPlan, Prepared, day_of, plan_night
+from pipeline.night.planning import NightPlan, Prepared, day_of, plan_night, provisional_run
 from pipeline.night.record import NightRecord, NightStopped, read_record
 from pipeline.publish.content import Content, content_of_run, read_facts
-from pipeline.publish.release import publish_run
+from pipeline.publish.release import check_gone, publish_run
 from pipeline.publish.snapshot import Snapshot
-from pipeline.publish.versions import prune
+from pipeline.publish.versions import prune_if_possible
 from pipeline.road import (
     choose_entities,
     generate_plan,
@@ -39,7 +39,7 @@ from pipeline.road import (
 from pipeline.settings import KINDS, RunSettings
 from pipeline.storage.files import write_parquet
 from pipeline.storage.layout import DatasetLayout, RunLayout, models_folder
-from pipeline.storage.lock import owned
+from pipeline.storage.lock import OwnedLock, owned
 
 logger = logging.getLogger(__name__)
 OpenProgress = Callable[[], AbstractContextManager[ProgressView]]
@@ -57,35 +57,50 @@ class NightReport:
 
 
 def run_night(settings: RunSettings, open_progress: OpenProgress) -> NightReport:
-    """Run the night, or what is left of it.
+    """Run the night, or what is left of it. However it ends, its record and its report say so.
 
     Raises `BusyError` if another process works on the dataset, `PublishError` if the new snapshot is not
     valid, any other `PipelineError` for what its step says. What is done is kept, and what was in force
     stays so.
     """
-    require_drafter_package(settings.drafter.name)
-    reject_what_does_not_fit(settings)
     layout = DatasetLayout.of(settings.paths.data, settings.dataset.name)
     record = NightRecord(settings.dataset.name, settings.nightly.stop_after)
     stopped_after = None
     with owned(layout.lock, settings.run_id or f"the night of {day_of(settings)}") as lock:
         try:
-            prepared = _prepare(settings, layout, record)
-            with record.step("plan"):
-                night = plan_night(settings, layout, prepared)
-                lock.rename(night.run.run_id)
-                _begin(record, night)
-            _work(settings, layout, record, night, prepared, open_progress)
-            record.finish()
-            with record.step("report"):
-                _write_report(night.run.layout, layout)
+            _run_steps(settings, layout, record, lock, open_progress)
         except NightStopped as stop:
             stopped_after = str(stop)
-        except PipelineError as error:
+        except BaseException as error:
             record.fail(error)
-            _report_failure(record, layout)
+            _report_failure(settings, layout, record)
             raise
     return NightReport(record.run_id, record.values, list(record.steps.values()), stopped_after)
+
+
+def _run_steps(
+    settings: RunSettings,
+    layout: DatasetLayout,
+    record: NightRecord,
+    lock: OwnedLock,
+    open_progress: OpenProgress,
+) -> None:
+    settings = with_cutoff_of_the_night(settings, layout)
+    first = provisional_run(settings, layout)
+    lock.rename(first.root.name)
+    record.begin(first, **cutoff_values(settings))
+    require_drafter_package(settings.drafter.name)
+    reject_what_does_not_fit(settings)
+    prepared = _prepare(settings, layout, record)
+    with record.step("plan"):
+        night = plan_night(settings, layout, prepared)
+        lock.rename(night.run.run_id)
+        _bind(record, night)
+        check_gone(night.base, night.changes, settings.publish.max_gone_fraction)
+    _work(settings, layout, record, night, prepared, lock, open_progress)
+    record.finish()
+    with record.step("report"):
+        _write_report(night.run.layout, layout, settings.report.pushgateway)
 
 
 def _prepare(settings: RunSettings, layout: DatasetLayout, record: NightRecord) -> Prepared:
@@ -101,7 +116,7 @@ def _prepare(settings: RunSettings, layout: DatasetLayout, record: NightRecord) 
     return Prepared(tables, groups, chosen, rendered, source)
 
 
-def _begin(record: NightRecord, night: NightPlan) -> None:
+def _bind(record: NightRecord, night: NightPlan) -> None:
     """Write down which night this is and what it has to do."""
     run = night.run.layout
     record.bind(run, night.identity, night.base.version if night.base else None)
@@ -120,6 +135,7 @@ def _work(
     record: NightRecord,
     night: NightPlan,
     prepared: Prepared,
+    lock: OwnedLock,
     open_progress: OpenProgress,
 ) -> None:
     """Generate, publish, prune; nothing of it if nothing changed: then the version in force is confirmed."""
@@ -136,9 +152,9 @@ def _work(
             _check_quality(settings, night.run.layout, prepared, open_progress)
     content = content_of_run(layout, night.run.layout, night.base)
     _note_figures(layout, record, content, night.run.layout, read_facts(night.run.layout).sec_per_token)
-    snapshot = publish_run(layout, night.run.layout, settings, content, record.step)
+    snapshot = publish_run(layout, night.run.layout, settings, content, record.step, lock.require_held)
     _note_version(record, snapshot)
-    removed = prune(layout, settings.publish.keep_versions)
+    removed = prune_if_possible(layout, settings.publish.keep_versions)
     if removed:
         logger.info("removed old versions: %s", ", ".join(removed))
 
@@ -201,17 +217,17 @@ def _note_version(record: NightRecord, snapshot: Snapshot) -> None:
     record.set(version=snapshot.version, datastore_version=snapshot.datastore_version)
 
 
-def _report_failure(record: NightRecord, layout: DatasetLayout) -> None:
+def _report_failure(settings: RunSettings, layout: DatasetLayout, record: NightRecord) -> None:
     """The morning report of a night that failed; what is wrong with the report does not hide the reason."""
     if record.run_id is None or record.has_failed_at("report"):
         return
     try:
-        _write_report(layout.run(record.run_id), layout)
-    except (PipelineError, OSError, ImportError) as error:
+        _write_report(layout.run(record.run_id), layout, settings.report.pushgateway)
+    except Exception as error:  # noqa: BLE001  see above
         logger.warning("no report of this night: %s", error)
 
 
-def _write_report(run: RunLayout, layout: DatasetLayout) -> None:
+def _write_report(run: RunLayout, layout: DatasetLayout, pushgateway: str | None) -> None:
     from pipeline.report import write_report  # matplotlib and more: not before it is needed
 
-    write_report(run, layout)
+    write_report(run, layout, pushgateway)

@@ -1,9 +1,9 @@
 """What a night has to do: over which snapshot, which entities, under which run id."""
 
-import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -12,18 +12,18 @@ from pipeline.errors import ConfigError, DataError
 from pipeline.fingerprint import row_fingerprint, run_fingerprint
 from pipeline.groups.alignment import align_user_groups
 from pipeline.models import ModelSource
-from pipeline.night.changes import BASE, BASE_COLUMNS, compare, groups_of, rows_to_plan
+from pipeline.night.changes import BASE, BASE_COLUMNS, compare, groups_of, is_planned
 from pipeline.night.record import free_run_id, is_finished, is_unfinished, read_record, unfinished_night
-from pipeline.plan import make_plan
+from pipeline.outline import outline_plan
 from pipeline.prompts import RenderedPrompts
 from pipeline.publish.snapshot import Snapshot, read_columns, read_snapshot, snapshot_in_force, versions
 from pipeline.road import PlannedRun
 from pipeline.schemas import PROMPTS
 from pipeline.settings import KINDS, RunSettings
-from pipeline.storage.files import sha256_of_json
-from pipeline.storage.layout import DatasetLayout
+from pipeline.storage.files import sha256_of_json, sha256_of_rows
+from pipeline.storage.layout import DatasetLayout, RunLayout
 
-ROWS_PER_DIGEST = 65_536
+TONIGHT_COLUMNS = ["kind", "entity_id", "prompt_hash"]
 
 
 @dataclass(frozen=True)
@@ -79,31 +79,30 @@ def _over(
     rows = BASE.empty_table() if base is None else read_columns(layout, base, BASE_COLUMNS)
     fingerprint = row_fingerprint(settings, prepared.source.revision)
     prompts = prepared.rendered.prompts
-    changes = compare(rows, prompts, prepared.chosen, prepared.groups, fingerprint, settings.history_cutoff)
-    aligned = align_user_groups(prepared.groups, groups_of(rows))
-    plan = make_plan(_regrouped(rows_to_plan(prompts, changes), aligned), settings.plan.shard_size)
+    tonight = prompts.select(TONIGHT_COLUMNS)
+    changes = compare(rows, tonight, prepared.chosen, prepared.groups, fingerprint, settings.history_cutoff)
+    prompts = _regrouped(prompts, align_user_groups(prepared.groups, groups_of(rows)))
+    plan = outline_plan(prompts, settings.plan.shard_size, is_planned(tonight, changes))
     if base is None and not plan.num_rows:
         raise DataError(f"no prompt could be written: {prepared.rendered.failed['reason'][0].as_py()}")
     failed = pa.concat_tables([prepared.tables.failed, prepared.rendered.failed])
-    run = PlannedRun("", layout.run("_"), plan, failed, prepared.tables)
+    run = PlannedRun("", layout.run("_"), plan, prompts, failed, prepared.tables)
     return NightPlan(run, base, changes, _identity(settings, prepared, base, changes))
 
 
 def _named(layout: DatasetLayout, night: NightPlan, run_id: str) -> NightPlan:
-    run = PlannedRun(run_id, layout.run(run_id), night.run.plan, night.run.failed, night.run.tables)
-    return NightPlan(run, night.base, night.changes, night.identity)
+    return replace(night, run=replace(night.run, run_id=run_id, layout=layout.run(run_id)))
 
 
 def _regrouped(prompts: pa.Table, groups: pa.Table) -> pa.Table:
     """`prompts` with the groups of `groups`, which holds all their entities."""
-    parts = []
+    names = np.empty(prompts.num_rows, dtype=np.int64)
     for kind in KINDS:
-        rows = prompts.filter(pc.equal(prompts["kind"], kind))
-        named = groups.filter(pc.equal(groups["kind"], kind))
-        positions = pc.index_in(rows["entity_id"], value_set=named["entity_id"].combine_chunks())
-        column = PROMPTS.get_field_index("group")
-        parts.append(rows.set_column(column, PROMPTS.field("group"), named["group"].take(positions)))
-    return pa.concat_tables(parts)
+        rows, named = (np.flatnonzero(pc.equal(table["kind"], kind)) for table in (prompts, groups))
+        ids = groups["entity_id"].take(named).combine_chunks()
+        names[rows] = named[pc.index_in(prompts["entity_id"].take(rows), value_set=ids)]
+    column = PROMPTS.get_field_index("group")
+    return prompts.set_column(column, PROMPTS.field("group"), groups["group"].take(names))
 
 
 def _run_id(settings: RunSettings, layout: DatasetLayout, identity: str) -> str:
@@ -117,10 +116,19 @@ def _run_id(settings: RunSettings, layout: DatasetLayout, identity: str) -> str:
             f"run_id={settings.run_id}: that is no night; python -m jobs.publish run_id={settings.run_id} "
             "publishes it"
         )
-    if earlier is not None and (earlier.get("identity") != identity or is_finished(earlier)):
+    if earlier is not None and (earlier.get("identity") not in (None, identity) or is_finished(earlier)):
         what = "is done" if is_finished(earlier) else "was about other data or settings"
         raise ConfigError(f"run_id={settings.run_id}: that night {what}; choose another run_id, or none")
     return settings.run_id
+
+
+def provisional_run(settings: RunSettings, layout: DatasetLayout) -> RunLayout:
+    """Where the night is told before its plan says which night it is; never the run of something else."""
+    if settings.run_id is not None:
+        run = layout.run(settings.run_id)
+        if is_unfinished(run) or not run.root.exists():
+            return run
+    return layout.run(free_run_id(layout, day_of(settings)))
 
 
 def day_of(settings: RunSettings) -> str:
@@ -138,16 +146,7 @@ def _identity(settings: RunSettings, prepared: Prepared, base: Snapshot | None, 
             "acceptance": settings.acceptance_label,
             "shard_size": settings.plan.shard_size,
             "base": base.version if base else None,
-            "prompts": _digest(prepared.rendered.prompts.select(["kind", "entity_id", "prompt_hash"])),
-            "changes": _digest(changes),
+            "prompts": sha256_of_rows(prepared.rendered.prompts.select(TONIGHT_COLUMNS)),
+            "changes": sha256_of_rows(changes),
         }
     )
-
-
-def _digest(table: pa.Table) -> str:
-    """A hash of the rows in their order."""
-    digest = hashlib.sha256()
-    for start in range(0, table.num_rows, ROWS_PER_DIGEST):
-        for batch in table.slice(start, ROWS_PER_DIGEST).combine_chunks().to_batches():
-            digest.update(batch.serialize())
-    return digest.hexdigest()

@@ -1,16 +1,20 @@
-"""`night.json`: what the night did so far, rewritten at the end of every step."""
+"""`night.json`: what the night did so far, rewritten at the end of every step.
+
+It is there from the beginning. As long as no plan says what the night is about it has no `identity`; a night
+that ends before that leaves its folder to the next one.
+"""
 
 import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import CorruptPartError
-from pipeline.storage.files import write_json
+from pipeline.errors import CorruptPartError, StorageError
+from pipeline.storage.files import remove_folder, write_json
 from pipeline.storage.layout import DatasetLayout, RunLayout
 
 DONE = "done"
@@ -26,43 +30,50 @@ class NightStopped(Exception):  # noqa: N818  not an error: the night was asked 
 
 @dataclass
 class NightRecord:
-    """The content of `night.json`. Steps that were done before the run id was known are written with it."""
+    """The content of `night.json`."""
 
     dataset: str
     stop_after: str | None = None
     values: dict[str, Any] = field(default_factory=dict)
     steps: dict[str, dict[str, Any]] = field(default_factory=dict)
-    _path: Path | None = None
+    _run: RunLayout | None = None
 
     @property
     def run_id(self) -> str | None:
-        """The night's run; None as long as it has none, and so no file."""
+        """The night's run; None as long as it has no file."""
         return self.values.get("run_id")
 
     def has_failed_at(self, step: str) -> bool:
         """Whether `step` is where the night failed."""
         return self.steps.get(step, {}).get("status") == FAILED
 
+    def begin(self, run: RunLayout, **values: Any) -> None:
+        """The night is told in `run`, until its plan says which night it is. `values` are put down."""
+        self._open(run, values)
+
     def bind(self, run: RunLayout, identity: str, previous_version: str | None) -> None:
         """The night is that of `run`. Steps and figures of an earlier session are kept where not redone."""
+        provisional = self._run
+        self._open(run, {"identity": identity, "previous_version": previous_version})
+        if provisional is not None and provisional.root != run.root:
+            remove_folder(provisional.root)
+
+    def _open(self, run: RunLayout, values: dict[str, Any]) -> None:
         earlier = read_record(run.night) or {}
-        self._path = run.night
-        steps = {step["name"]: step for step in earlier.get("steps", [])}
-        self.steps = steps | self.steps
-        self.values = earlier | {
-            "run_id": run.root.name,
-            "dataset": self.dataset,
-            "identity": identity,
-            "started_at": earlier.get("started_at") or _now(),
-            "previous_version": previous_version,
-        }
+        if earlier.get("identity") is None:
+            earlier = {}
+        self._run = run
+        self.steps = {step["name"]: step for step in earlier.get("steps", [])} | self.steps
+        self.values = self.values | earlier | values
+        self.values |= {"run_id": run.root.name, "dataset": self.dataset}
+        self.values.setdefault("started_at", _now())
         self.set(status=RUNNING, ended_at=None, error=None)
 
     def set(self, **values: Any) -> None:
         """Put `values` down, and write the file."""
         self.values |= values
-        if self._path is not None:
-            write_json(self.values | {"steps": list(self.steps.values())}, self._path)
+        if self._run is not None:
+            write_json(self.values | {"steps": list(self.steps.values())}, self._run.night)
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
@@ -71,9 +82,8 @@ class NightRecord:
         try:
             yield
         except BaseException as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            self._note(name, started, FAILED, reason)
-            self.set(status=FAILED, ended_at=_now(), error=f"{name}: {reason}")
+            self._note(name, started, FAILED, _reason(error))
+            self._set_failed(f"{name}: {_reason(error)}")
             raise
         self._note(name, started, DONE)
         self.set()
@@ -91,10 +101,14 @@ class NightRecord:
         """The night is done."""
         self.set(status=DONE, ended_at=_now(), error=None)
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, error: BaseException) -> None:
         """The night failed; the reason of a step that failed is not replaced."""
         if self.values.get("status") != FAILED:
-            self.set(status=FAILED, ended_at=_now(), error=" ".join(str(error).split()))
+            self._set_failed(_reason(error))
+
+    def _set_failed(self, reason: str) -> None:
+        with suppress(OSError, StorageError):  # a full disk must not hide why the night failed
+            self.set(status=FAILED, ended_at=_now(), error=reason)
 
     def _note(self, name: str, started: float, status: str, reason: str | None = None) -> None:
         step = {"name": name, "seconds": round(time.monotonic() - started, 3), "status": status}
@@ -136,12 +150,29 @@ def is_finished(content: dict[str, Any]) -> bool:
 
 
 def free_run_id(layout: DatasetLayout, day: str) -> str:
-    """`day`, or with a number behind it the first that is not used yet."""
+    """`day`, or with a number behind it the first that is not used yet.
+
+    A night that ended before its plan has used none.
+    """
     number, name = 1, day
-    while layout.run(name).root.exists() or layout.snapshot(name).exists():
+    while _is_used(layout.run(name)) or layout.snapshot(name).exists():
         number += 1
         name = f"{day}-{number}"
     return name
+
+
+def _is_used(run: RunLayout) -> bool:
+    try:
+        content = read_record(run.night)
+    except CorruptPartError:
+        return True
+    if content is None:
+        return run.root.exists()
+    return content.get("identity") is not None or is_finished(content)
+
+
+def _reason(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _now() -> str:

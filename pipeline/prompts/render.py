@@ -5,6 +5,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from pipeline.prompts.subjects import ItemSubjects, Subjects, UserSubjects
 from pipeline.prompts.template import PromptTemplate
 from pipeline.schemas import FAILED, GROUPS, PROMPTS, TIMESTAMP, TOKEN_IDS, conform
 from pipeline.settings import KINDS, Kind, KnowledgeSettings, ModelSettings, PromptSettings
+from pipeline.spool import spooled
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -36,8 +38,8 @@ BATCH_SIZE = 1024
 class RenderedPrompts:
     """Every entity that was asked for is in exactly one of the two tables."""
 
-    prompts: pa.Table  # PROMPTS
-    failed: pa.Table  # FAILED, stage "generate"
+    prompts: pa.Table  # PROMPTS, on disk (`pipeline.spool`)
+    failed: pa.Table  # FAILED, stage "prompt"
 
 
 def render_prompts(
@@ -49,12 +51,14 @@ def render_prompts(
     tokenizer: "PreTrainedTokenizerBase",
     history_cutoff: datetime | None,
     rating_range: tuple[float, float] | None = None,
+    scratch: Path | None = None,
 ) -> RenderedPrompts:
-    """Render the prompt of every entity in `groups` (schema GROUPS), items first.
+    """Render the prompt of every entity in `groups` (schema GROUPS), items first, each group together.
 
     A user's prompt shows the most recent ratings before `history_cutoff` (None: all of them), at most
     `knowledge.max_history` and as many as leave `max_tokens` of `model.max_model_len` free. A user
-    without visible ratings is prompted from the attributes; without these either, it fails.
+    without visible ratings is prompted from the attributes; without these either, it fails. The prompts are
+    written to the disk of the folder `scratch`.
 
     Raises `ConfigError` for a faulty template or a `max_tokens` that leaves no room for any prompt,
     `ModelError` for a chat template that refuses the messages, `DataError` for ids that contradict
@@ -64,19 +68,27 @@ def render_prompts(
     cutoff = effective_cutoff(tables.interactions, history_cutoff)
     cleaner = DataCleaner(control_tokens(tokenizer))
     encoder = PromptEncoder(tokenizer, model)
-    prompts, failed = [], []
-    for kind in KINDS:
-        entities = groups.filter(pc.equal(groups["kind"], kind)).combine_chunks()
-        writer = _Writer.of(kind, knowledge, model, encoder, cleaner)
-        if entities.num_rows:
-            subjects = _subjects(kind, entities, tables, knowledge, cutoff, item_word, rating_range, cleaner)
-            for batch in writer.batches(entities, subjects, cutoff if kind == "user" else None):
-                prompts.append(batch.prompts)
-                failed.append(batch.failed)
-    rendered = _concatenated(prompts, failed)
-    if rendered.prompts.num_rows + rendered.failed.num_rows != groups.num_rows:
+    failed = [FAILED.empty_table()]
+
+    def written() -> Iterator[pa.Table]:
+        for kind in KINDS:
+            # The plan is sorted by group: it will read what stands together here.
+            entities = groups.filter(pc.equal(groups["kind"], kind)).sort_by("group").combine_chunks()
+            writer = _Writer.of(kind, knowledge, model, encoder, cleaner)
+            if entities.num_rows:
+                subjects = _subjects(
+                    kind, entities, tables, knowledge, cutoff, item_word, rating_range, cleaner
+                )
+                for batch in writer.batches(entities, subjects, cutoff if kind == "user" else None):
+                    failed.append(batch.failed)
+                    yield batch.prompts
+
+    prompts = spooled(written(), PROMPTS, scratch)
+    refused = conform(pa.concat_tables(failed), FAILED, "failed")
+    logger.info("%d prompts rendered, %d entities failed", prompts.num_rows, refused.num_rows)
+    if prompts.num_rows + refused.num_rows != groups.num_rows:
         raise DataError(f"groups: column kind holds values other than {', '.join(KINDS)}")
-    return rendered
+    return RenderedPrompts(prompts, refused)
 
 
 def _subjects(
@@ -235,7 +247,7 @@ class _Writer:
     def _failed_table(self, entities: pa.Table, reasons: list[str]) -> pa.Table:
         nulls = pa.nulls(len(reasons))
         columns = {
-            "stage": pa.array(["generate"] * len(reasons), pa.string()),
+            "stage": pa.array(["prompt"] * len(reasons), pa.string()),
             "file": nulls.cast(pa.string()),
             "line": nulls.cast(pa.int64()),
             "entity_id": entities["entity_id"],
@@ -248,13 +260,3 @@ class _Writer:
 
 def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _concatenated(prompts: list[pa.Table], failed: list[pa.Table]) -> RenderedPrompts:
-    all_prompts = pa.concat_tables([PROMPTS.empty_table(), *prompts])
-    all_failed = pa.concat_tables([FAILED.empty_table(), *failed])
-    logger.info("%d prompts rendered, %d entities failed", all_prompts.num_rows, all_failed.num_rows)
-    return RenderedPrompts(
-        conform(all_prompts, PROMPTS, "prompts", unique=("kind", "entity_id")),
-        conform(all_failed, FAILED, "failed"),
-    )

@@ -12,7 +12,7 @@ from pipeline.night.changes import BASE, BASE_COLUMNS, KEEPS_ROW, compare, count
 from pipeline.plan import read_plan, reject_later_events
 from pipeline.pools import PoolModel
 from pipeline.publish.snapshot import Snapshot, read_columns
-from pipeline.schemas import CHANGES, GROUPS, conform
+from pipeline.schemas import CHANGES, GROUPS, OUTLINE, conform
 from pipeline.settings import KINDS, Kind
 from pipeline.storage.layout import DatasetLayout, RunLayout
 from pipeline.storage.location import read_table
@@ -107,7 +107,7 @@ def content_of_run(layout: DatasetLayout, run: RunLayout, base: Snapshot | None)
     `DataError` if a prompt shows later events than its cutoff.
     """
     facts = read_facts(run)
-    plan = read_plan(run.plan)
+    plan = read_plan(run.plan, OUTLINE)
     reject_later_events(plan, facts.history_cutoff)
     finished = finished_shards(run, facts.fingerprint, plan)
     missing = [shard for shard in planned_shards(plan) if shard not in finished]

@@ -5,14 +5,17 @@ stops in between is begun again: the files of an incomplete version are written 
 only put in force.
 """
 
-import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from typing import Any
 
+import pyarrow as pa
+
 from drafters.datastore.format import CALIBRATION
 from pipeline.errors import PublishError
+from pipeline.failure_bound import NUM_ALWAYS_ALLOWED, too_many_failed
+from pipeline.night.changes import counts_by_kind
 from pipeline.pools import build_snapshot_pools, read_calibration, verify_pools
 from pipeline.publish.content import Content, read_facts
 from pipeline.publish.snapshot import (
@@ -23,6 +26,7 @@ from pipeline.publish.snapshot import (
     read_snapshot,
     snapshot_in_force,
     verify_files,
+    was_left,
 )
 from pipeline.publish.validation import Validation, validate_snapshot
 from pipeline.publish.writer import write_snapshot
@@ -34,12 +38,17 @@ EnterStep = Callable[[str], AbstractContextManager[Any]]
 
 
 def publish_run(
-    layout: DatasetLayout, run: RunLayout, settings: RunSettings, content: Content, step: EnterStep
+    layout: DatasetLayout,
+    run: RunLayout,
+    settings: RunSettings,
+    content: Content,
+    step: EnterStep,
+    require_lock: Callable[[], None] = lambda: None,
 ) -> Snapshot:
     """Make the version named after `run` of `content`, and put it in force with its datastore.
 
     Raises `PublishError` if it is not valid; then the version in force stays, and what was written stays
-    for inspection.
+    for inspection. `require_lock` raises if this process has lost the dataset's lock.
     """
     version = run.root.name
     if (layout.snapshot(version) / SUCCESS).exists():
@@ -52,7 +61,9 @@ def publish_run(
         snapshot = _snapshot(run, content, files, validation, datastore)
     with step("publish"):
         verify_pools(layout, str(snapshot.datastore_version))
+        require_lock()
         write_json(snapshot.model_dump(mode="json"), layout.snapshot(version) / SUCCESS)
+        require_lock()
         put_in_force(layout, version)
     return snapshot
 
@@ -70,6 +81,7 @@ def write_and_validate(
     with step("validate"):
         try:
             check_failures(content, settings.max_failed_fraction)
+            check_gone(content.base, content.changes, settings.publish.max_gone_fraction)
             validation = validate_snapshot(
                 layout, version, files, content.expected, version, settings.publish
             )
@@ -81,20 +93,35 @@ def write_and_validate(
 
 
 def check_failures(content: Content, max_failed_fraction: float) -> None:
-    """Raise `PublishError` if too many of the entities that the run is about failed.
-
-    The bound is a share of the planned and the carried entities: of a night that plans ten texts one may
-    fail. A night that writes none of several fails in any case.
-    """
-    counts = content.counts().values()
-    failed = sum(of_kind["failed"] for of_kind in counts)
+    """Raise `PublishError` if too many of the planned entities failed; see `too_many_failed`."""
+    failed = sum(of_kind["failed"] for of_kind in content.counts().values())
     planned = sum(len(ids) for ids in content.planned.values())
     carried = content.num_carried()
-    if failed > max_failed_fraction * max(planned + carried, 1) or (failed == planned and planned > 1):
+    if too_many_failed(failed, planned, max_failed_fraction, carried):
         raise PublishError(
             f"{failed} of {planned} planned texts failed ({carried} others are carried over), more than "
             f"max_failed_fraction={max_failed_fraction:g} allows; see failed.parquet"
         )
+
+
+def check_gone(base: Snapshot | None, changes: pa.Table, max_gone_fraction: float) -> None:
+    """Raise `PublishError` if more of a kind would leave the snapshot in force than its data should lose.
+
+    A truncated export looks like entities that are gone. One of a kind may leave in any case, unless the
+    fraction is 0.
+    """
+    if base is None:
+        return
+    for kind, counts in counts_by_kind(changes).items():
+        num_leaving = counts["gone"] + counts["withheld"]
+        num_before = base.counts.get(kind, 0)
+        if num_leaving > max(max_gone_fraction * num_before, NUM_ALWAYS_ALLOWED if max_gone_fraction else 0):
+            raise PublishError(
+                f"{num_leaving} of {num_before} {kind}s in force would leave the snapshot ({counts['gone']} "
+                f"are gone from the data, {counts['withheld']} saw events after history_cutoff), more than "
+                f"publish.max_gone_fraction={max_gone_fraction:g} allows; is the data complete? If so, the "
+                "same command with publish.max_gone_fraction=1 goes on"
+            )
 
 
 def require_base(layout: DatasetLayout, expected: str | None) -> Snapshot | None:
@@ -108,11 +135,10 @@ def require_base(layout: DatasetLayout, expected: str | None) -> Snapshot | None
 
 def _build_pools(layout: DatasetLayout, run: RunLayout, content: Content, files: list[SnapshotFile]) -> str:
     """The datastore of the new version; what drafters learned comes from the run, else from the base."""
-    learned = read_calibration(run)
+    learned = read_calibration(run.calibration)
     before = content.base.datastore_version if content.base else None
     if learned is None and before is not None:
-        path = layout.datastore / before / CALIBRATION
-        learned = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        learned = read_calibration(layout.datastore / before / CALIBRATION)
     return build_snapshot_pools(layout, run.root.name, files, read_facts(run).model, learned)
 
 
@@ -136,10 +162,11 @@ def _snapshot(
 
 
 def _reject_superseded(layout: DatasetLayout, snapshot: Snapshot) -> None:
-    """A complete version that was replaced since is put in force by a rollback, not in passing."""
+    """A complete version that was replaced or left since is put in force by a rollback, not in passing."""
     in_force = snapshot_in_force(layout)
     name = in_force.version if in_force else None
-    if name not in (snapshot.version, snapshot.previous_version):
+    is_next = name in (snapshot.version, snapshot.previous_version)
+    if not is_next or was_left(layout, snapshot.version):
         raise PublishError(
             f"version {snapshot.version} was published before, and {name} is in force; "
             f"python -m jobs.publish rollback version={snapshot.version} returns to it"

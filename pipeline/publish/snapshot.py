@@ -5,6 +5,7 @@ names the version in force; the datastore in force is the one that version's `_S
 atomic replacement of that file puts both in force together.
 """
 
+import logging
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any, Literal
@@ -20,7 +21,9 @@ from pipeline.storage.files import sha256_of_file, write_text
 from pipeline.storage.layout import DatasetLayout
 from pipeline.storage.location import parquet_dataset
 
+logger = logging.getLogger(__name__)
 SUCCESS = "_SUCCESS"
+LEFT = "_ROLLED_BACK"  # marks a version that a rollback left
 NUM_CHECK_THREADS = 8
 
 
@@ -80,13 +83,25 @@ def read_snapshot(layout: DatasetLayout, version: str) -> Snapshot:
         raise CorruptPartError(f"{path}: unreadable: {str(error).splitlines()[0]}") from error
 
 
+def snapshots(layout: DatasetLayout) -> list[Snapshot]:
+    """The complete snapshots, oldest first. One whose `_SUCCESS` is unreadable is left out with a warning."""
+    found = []
+    for path in layout.knowledge.glob(f"*/{SUCCESS}"):
+        try:
+            found.append(read_snapshot(layout, path.parent.name))
+        except CorruptPartError as error:
+            logger.warning("version %s is passed over: %s", path.parent.name, error)
+    return sorted(found, key=lambda snapshot: (snapshot.created_at, snapshot.version))
+
+
 def versions(layout: DatasetLayout) -> list[str]:
     """Names of the complete snapshots, oldest first."""
-    complete = [path.parent.name for path in layout.knowledge.glob(f"*/{SUCCESS}")]
-    snapshots = sorted(
-        (read_snapshot(layout, version) for version in complete), key=lambda s: (s.created_at, s.version)
-    )
-    return [snapshot.version for snapshot in snapshots]
+    return [snapshot.version for snapshot in snapshots(layout)]
+
+
+def was_left(layout: DatasetLayout, version: str) -> bool:
+    """Whether a rollback left `version`; no plain rollback returns to it."""
+    return (layout.snapshot(version) / LEFT).exists()
 
 
 def put_in_force(layout: DatasetLayout, version: str) -> None:

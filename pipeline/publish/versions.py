@@ -1,65 +1,96 @@
 """Published versions over time: the way back to an earlier one, and the removal of old ones."""
 
 import logging
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pipeline.errors import DataError
+from pipeline.errors import DataError, PipelineError
 from pipeline.pools import verify_pools
 from pipeline.publish.snapshot import (
+    LEFT,
     SUCCESS,
     Snapshot,
     put_in_force,
     read_snapshot,
     snapshot_in_force,
+    snapshots,
     verify_files,
-    versions,
+    was_left,
 )
-from pipeline.storage.files import remove_folder
+from pipeline.storage.files import remove_folder, write_text
 from pipeline.storage.layout import DatasetLayout
 
 logger = logging.getLogger(__name__)
 
 
-def rollback(layout: DatasetLayout, version: str | None) -> Snapshot:
+def rollback(
+    layout: DatasetLayout, version: str | None, require_lock: Callable[[], None] = lambda: None
+) -> Snapshot:
     """Put an earlier version, and its datastore, in force: `version`, or the one before that in force.
 
-    Both are checked against their checksums first. Raises `DataError` if there is none to return to.
+    Both are checked against their checksums first. Younger versions are marked as left, so that no later
+    rollback returns to one of them unless it is named. Raises `DataError` if there is none to return to.
     """
-    in_force = snapshot_in_force(layout)
     if version is None:
-        version = _version_before(layout, in_force)
+        version = _version_before_that_in_force(layout)
     target = read_snapshot(layout, version)
     verify_files(layout, version, target.files)
     if target.datastore_version is not None:
         verify_pools(layout, target.datastore_version)
+    for younger in snapshots(layout):
+        if younger.created_at > target.created_at:
+            write_text("", layout.snapshot(younger.version) / LEFT)
+    require_lock()
     put_in_force(layout, version)
-    logger.info("in force: %s, was %s", version, in_force.version if in_force else "none")
+    (layout.snapshot(version) / LEFT).unlink(missing_ok=True)
+    logger.info("in force: %s", version)
     return target
 
 
-def _version_before(layout: DatasetLayout, in_force: Snapshot | None) -> str:
-    known = versions(layout)
+def _version_before_that_in_force(layout: DatasetLayout) -> str:
+    in_force = snapshot_in_force(layout)
     if in_force is None:
         raise DataError(f"{layout.knowledge}: nothing is published, there is nothing to return to")
-    if in_force.previous_version in known:
-        return str(in_force.previous_version)
-    older = known[: known.index(in_force.version)]
-    if not older:
-        raise DataError(f"{layout.knowledge}: {in_force.version} is the oldest version there is")
-    return older[-1]
+    before = _version_before(layout, in_force)
+    if before is None:
+        raise DataError(f"{layout.knowledge}: {in_force.version} is the oldest version to return to")
+    return before
+
+
+def _version_before(layout: DatasetLayout, in_force: Snapshot) -> str | None:
+    """What `in_force` was made from, else the youngest older version; none that a rollback left."""
+    older = [
+        snapshot.version
+        for snapshot in snapshots(layout)
+        if snapshot.created_at < in_force.created_at and not was_left(layout, snapshot.version)
+    ]
+    if in_force.previous_version in older:
+        return in_force.previous_version
+    return older[-1] if older else None
+
+
+def prune_if_possible(layout: DatasetLayout, keep_versions: int) -> list[str]:
+    """`prune` after a publication: what keeps it from its work is a warning, the new version is in force."""
+    try:
+        return prune(layout, keep_versions)
+    except (PipelineError, OSError) as error:
+        logger.warning("old versions were not removed: %s", error)
+        return []
 
 
 def prune(layout: DatasetLayout, keep_versions: int) -> list[str]:
-    """Remove all but the newest `keep_versions` snapshots, never the one in force; the removed names.
+    """Remove all but the newest `keep_versions` snapshots; the removed names.
 
-    Their datastores go with them, and so does what stopped half-way before the oldest version that stays.
+    The one in force and the one that a rollback would return to stay in any case. Their datastores go with
+    the others, and so does what stopped half-way before the oldest version that stays.
     """
-    known = [read_snapshot(layout, version) for version in versions(layout)]
+    known = snapshots(layout)
     in_force = snapshot_in_force(layout)
     if in_force is None:
         return []
-    surplus = [snapshot for snapshot in known[:-keep_versions] if snapshot.version != in_force.version]
+    needed = (in_force.version, _version_before(layout, in_force))
+    surplus = [snapshot for snapshot in known[:-keep_versions] if snapshot.version not in needed]
     kept = [snapshot for snapshot in known if snapshot not in surplus]
     stores = {snapshot.datastore_version for snapshot in kept}
     for snapshot in surplus:
@@ -78,7 +109,7 @@ def _remove_leftovers(layout: DatasetLayout, kept: list[Snapshot]) -> None:
     names = {snapshot.version for snapshot in kept} | {snapshot.datastore_version for snapshot in kept}
     for parent in (layout.knowledge, layout.datastore):
         for folder in [path for path in parent.iterdir() if path.is_dir() and path.name not in names]:
-            if _is_older(folder, oldest):
+            if not (folder / SUCCESS).exists() and _is_older(folder, oldest):
                 remove_folder(folder)
 
 

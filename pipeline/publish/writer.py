@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from pipeline.publish.snapshot import Snapshot, SnapshotFile, snapshot_rows
+from pipeline.publish.snapshot import Snapshot, SnapshotFile, files_dataset
 from pipeline.schemas import KNOWLEDGE, conform
 from pipeline.settings import KINDS, Kind
 from pipeline.storage.files import sha256_of_file, write_parquet
@@ -96,11 +96,30 @@ def write_snapshot(
     writer = SnapshotWriter(layout, version)
     for kind in KINDS:
         if base is not None and len(kept[kind]):
-            for rows in _batches(snapshot_rows(layout, base, kind)):
-                writer.add(kind, rows.filter(pc.is_in(rows["entity_id"], value_set=kept[kind])))
+            for rows in _kept_rows(layout, base, kind, kept[kind]):
+                writer.add(kind, rows)
         for rows in _batches(knowledge_dataset(run), pc.field("kind") == kind):
             writer.add(kind, rows)
     return writer.finish()
+
+
+def _kept_rows(layout: DatasetLayout, base: Snapshot, kind: Kind, kept: pa.Array) -> Iterator[pa.Table]:
+    """The rows of `base` whose ids are in `kept`, batch by batch.
+
+    All ids are looked up at once: each lookup builds a hash table of `kept`, which may be millions.
+    """
+    files = [file for file in base.files if file.kind == kind]
+    ids = [chunk for file in files for chunk in _ids(files_dataset(layout, base.version, [file]))]
+    is_kept = pc.is_in(pa.chunked_array(ids, pa.string()), kept)
+    position = 0
+    for file in files:
+        for rows in _batches(files_dataset(layout, base.version, [file])):
+            yield rows.filter(is_kept.slice(position, rows.num_rows))
+            position += rows.num_rows
+
+
+def _ids(rows: ds.Dataset) -> list[pa.Array]:
+    return rows.to_table(columns=["entity_id"])["entity_id"].chunks
 
 
 def _batches(rows: ds.Dataset, which: pc.Expression | None = None) -> Iterator[pa.Table]:

@@ -34,22 +34,33 @@ from pipeline.storage.parts import knowledge_dataset
 
 logger = logging.getLogger(__name__)
 Encode = Callable[[list[str]], np.ndarray]  # texts -> float32 [num_texts, width]
+MIN_MEASURED = 0.5  # of the sample; a gate that sees less of it has not looked
 OpenProgress = Callable[[], AbstractContextManager[ProgressView]]
 
 
 @dataclass(frozen=True)
 class QualityReport:
-    """What the gate measured, on how many entities."""
+    """What the gate measured, on how many (`sample`) of the entities that it had chosen."""
 
+    num_chosen: int
     sample: int
     metrics: list[QualityMetric]
 
     def as_dict(self) -> dict[str, Any]:
         """The content of `quality.json`."""
-        return {"sample": self.sample, "metrics": [metric.as_dict() for metric in self.metrics]}
+        return {
+            "num_chosen": self.num_chosen,
+            "sample": self.sample,
+            "metrics": [metric.as_dict() for metric in self.metrics],
+        }
 
     def require_ok(self, run_id: str) -> None:
-        """Raise `QualityError` if a metric is over its budget."""
+        """Raise `QualityError` if a metric is over its budget, or too little could be measured."""
+        if self.sample < MIN_MEASURED * self.num_chosen:
+            raise QualityError(
+                f"run_id={run_id}: only {self.sample} of {self.num_chosen} relaxed texts could be compared "
+                "with strict and sampled ones, the others failed to decode; see failed.parquet below quality/"
+            )
         bad = [metric for metric in self.metrics if not metric.is_ok]
         if bad:
             found = "; ".join(
@@ -68,7 +79,8 @@ def check_quality(
     encode: Encode,
     open_progress: OpenProgress,
 ) -> QualityReport:
-    """Measure the finished run `run`, write its `quality.json`, and raise `QualityError` over a budget.
+    """Measure the finished run `run`, write its `quality.json`, and raise `QualityError` over a budget,
+    or if less than half of the sample could be measured.
 
     The sample's prompts are decoded greedily without drafts, and twice sampled, by the same workers as
     any run, below `<run>/quality/`; what is there already is not decoded again. A run without a relaxed
@@ -77,7 +89,7 @@ def check_quality(
     run_id = run.root.name
     sample = sampled_rows(run, run_id, settings.quality.num_entities)
     if not sample.num_rows:
-        report = QualityReport(0, [])
+        report = QualityReport(0, 0, [])
     else:
         logger.info("quality: %d relaxed texts are decoded strictly, and sampled twice", sample.num_rows)
         decoded = _decode_variants(settings, run, source, sample, open_progress)
@@ -133,14 +145,15 @@ def _measured(sample: pa.Table, decoded: pa.Table, encode: Encode, settings: Run
     for rows in variants.values():
         complete &= pc.is_valid(rows["text"]).to_numpy()
     if not complete.any():
-        return QualityReport(0, [])
+        return QualityReport(sample.num_rows, 0, [])
     kept = pa.array(complete)
     tables = [sample.filter(kept), *(variants[name].filter(kept) for name in (STRICT, *SAMPLED))]
     embeddings = encode([text for rows in tables for text in rows["text"].to_pylist()])
     relaxed, strict, first, second = (
         _texts(rows, part) for rows, part in zip(tables, np.split(embeddings, len(tables)), strict=True)
     )
-    return QualityReport(int(complete.sum()), measure(relaxed, strict, (first, second), settings.quality))
+    metrics = measure(relaxed, strict, (first, second), settings.quality)
+    return QualityReport(sample.num_rows, int(complete.sum()), metrics)
 
 
 def _texts(rows: pa.Table, embeddings: np.ndarray) -> DecodedTexts:

@@ -11,6 +11,9 @@ from pipeline.generate.contract import SourceCounts
 from pipeline.report.night import Night
 from pipeline.schemas import DECODING_COUNTS
 
+TOLERANCE = 0.25  # of the median
+MIN_NIGHTS = 3
+GENERATE_STAGE = "generate"
 State = Literal["done", "failed", "stopped", "running"]
 
 
@@ -260,14 +263,22 @@ class Compared:
     high: float | None
     num_nights: int
 
+    bad: Literal["higher", "lower"] | None = None  # the direction that needs a look; None: neither
+    min_change: float = 0.0  # smaller changes than this are none, whatever the median
+
     @property
     def flag(self) -> str:
-        """`above` or `below` the range of the nights before; empty inside it, or if there are too few."""
-        if self.value is None or self.low is None or self.high is None or self.num_nights < 2:
+        """`above` or `below` what is usual, where that is bad; empty otherwise, or with too few nights.
+
+        Usual is up to `TOLERANCE` beyond the median. A range of so few nights would not do: of 17 figures
+        one is outside it by chance on nearly every night.
+        """
+        if self.bad is None or self.value is None or self.median is None or self.num_nights < MIN_NIGHTS:
             return ""
-        if self.value > self.high:
-            return "above"
-        return "below" if self.value < self.low else ""
+        worse_by = self.value - self.median if self.bad == "higher" else self.median - self.value
+        if worse_by <= max(TOLERANCE * abs(self.median), self.min_change):
+            return ""
+        return "above" if self.bad == "higher" else "below"
 
 
 @dataclass(frozen=True)

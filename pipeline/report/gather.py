@@ -11,7 +11,7 @@ from pipeline.errors import DataError
 from pipeline.generate.contract import SourceCounts
 from pipeline.generate.time_series import read_series
 from pipeline.report.failures import read_failures
-from pipeline.report.figures import RowFigures, RunFacts, RunFigures, Speed
+from pipeline.report.figures import GENERATE_STAGE, RowFigures, RunFacts, RunFigures, Speed
 from pipeline.report.history import compare, earlier_records, make_record, metrics_of
 from pipeline.report.night import Night, read_night
 from pipeline.report.quality import read_quality, read_validation
@@ -21,10 +21,10 @@ from pipeline.report.shards import read_manifests, shard_figures
 from pipeline.report.verdict import judge
 from pipeline.storage.layout import DatasetLayout, RunLayout
 from pipeline.storage.location import open_parquet
+from pipeline.storage.lock import living_owner
 from pipeline.storage.parts import PartManifest
 
 STILL_MOVING = timedelta(seconds=60)  # a run whose series is younger has not stopped
-GENERATE_STAGE = "generate"
 
 
 def gather(run: RunLayout, dataset: DatasetLayout, now: datetime | None = None) -> RunFigures:
@@ -45,10 +45,10 @@ def gather(run: RunLayout, dataset: DatasetLayout, now: datetime | None = None) 
     num_failed, failures = read_failures(run, manifests)
     started_at, ended_at = _span(night, manifests, rows, first, last)
     seconds = (ended_at - started_at).total_seconds() if started_at and ended_at else None
-    is_moving = last is not None and (now or datetime.now(UTC)) - last < STILL_MOVING
+    is_going = _is_worked_on(run, dataset) if night else _is_moving(last, now or datetime.now(UTC))
     num_rows, num_bad = rows.of_kind().num_rows, num_failed.get(GENERATE_STAGE, 0)
-    verdict = judge(facts, shards, speed, num_rows, num_bad, seconds, night, is_moving)
-    metrics = metrics_of(rows, speed, shards, sum(num_failed.values()), night, seconds)
+    verdict = judge(facts, shards, speed, num_rows, num_bad, seconds, night, is_going)
+    metrics = metrics_of(rows, speed, shards, num_failed, night, seconds)
     record = make_record(facts, verdict.state, night, started_at, metrics)
     earlier = earlier_records(run.root.parent, record)
     return RunFigures(
@@ -68,6 +68,17 @@ def gather(run: RunLayout, dataset: DatasetLayout, now: datetime | None = None) 
         history=earlier,
         compared=compare(metrics, earlier),
     )
+
+
+def _is_worked_on(run: RunLayout, dataset: DatasetLayout) -> bool:
+    """Whether a living process says that it works on this night."""
+    owner = living_owner(dataset.lock)
+    return owner is not None and owner.run_id == run.root.name
+
+
+def _is_moving(last: datetime | None, now: datetime) -> bool:
+    """Whether the time series of a plain run, whose lock has no owner's name, was written moments ago."""
+    return last is not None and now - last < STILL_MOVING
 
 
 def _manifest(run: RunLayout) -> dict[str, Any]:
@@ -91,7 +102,7 @@ def _facts(run: RunLayout, dataset: DatasetLayout, manifest: dict[str, Any], nig
         drafter=_at(settings, "drafter", "name"),
         acceptance=_at(settings, "acceptance", "name"),
         datastore_version=version or (night.datastore_version if night else None),
-        max_failed_fraction=settings.get("max_failed_fraction"),
+        max_failed_fraction=manifest.get("max_failed_fraction", settings.get("max_failed_fraction")),
         num_planned=manifest.get("num_planned"),
         has_ended=summary is not None,
         unfinished_reasons=(summary or {}).get("unfinished") or {},

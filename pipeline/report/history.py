@@ -9,12 +9,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline.report.figures import Compared, Decoding, RowFigures, RunFacts, ShardFigures, Speed, ratio
+from pipeline.report.figures import (
+    GENERATE_STAGE,
+    Compared,
+    Decoding,
+    RowFigures,
+    RunFacts,
+    ShardFigures,
+    Speed,
+    ratio,
+)
 from pipeline.report.night import Night
 
 logger = logging.getLogger(__name__)
 NUM_NIGHTS = 7
 FORMAT_VERSION = 1
+MIN_SHARE = 0.01
+MIN_LONGER_SEC = 600.0
 Record = dict[str, Any]
 Form = Literal["count", "decimal", "percent", "duration"]
 
@@ -26,6 +37,8 @@ class Metric:
     name: str  # key of `metrics` in report.json; carries its unit
     label: str
     form: Form
+    bad: Literal["higher", "lower"] | None = None  # what an alert is worth; None: it only informs
+    min_change: float = 0.0  # see `Compared`
 
 
 METRICS = (
@@ -35,17 +48,18 @@ METRICS = (
     Metric("num_gone", "gone entities", "count"),
     Metric("num_rows", "texts written", "count"),
     Metric("num_failed", "failed rows", "count"),
-    Metric("looping_share", "looping texts", "percent"),
+    Metric("failed_share", "failed rows, of those planned", "percent", "higher", MIN_SHARE),
+    Metric("looping_share", "looping texts", "percent", "higher", MIN_SHARE),
     Metric("num_output_tokens", "tokens", "count"),
-    Metric("tokens_per_sec", "tokens/s", "count"),
-    Metric("tokens_per_step", "tokens per decoding step", "decimal"),
-    Metric("acceptance", "drafts accepted", "percent"),
+    Metric("tokens_per_sec", "tokens/s", "count", "lower"),
+    Metric("tokens_per_step", "tokens per decoding step", "decimal", "lower"),
+    Metric("acceptance", "drafts accepted", "percent", "lower", MIN_SHARE),
     Metric("relaxed_share", "relaxed tokens", "percent"),
     Metric("price", "price of a draft token", "decimal"),
     Metric("drafter_ms", "drafter, ms per step", "decimal"),
     Metric("median_shard_sec", "median shard", "duration"),
     Metric("decode_sec", "decoding", "duration"),
-    Metric("elapsed_sec", "whole run", "duration"),
+    Metric("elapsed_sec", "whole run", "duration", "higher", MIN_LONGER_SEC),
 )
 
 
@@ -53,18 +67,20 @@ def metrics_of(
     rows: RowFigures,
     speed: Speed,
     shards: ShardFigures,
-    num_failed: int,
+    num_failed: dict[str, int],
     night: Night | None,
     seconds: float | None,
 ) -> dict[str, float | None]:
-    """The figures of `METRICS`; None where the run has none."""
+    """The figures of `METRICS`; None where the run has none. `num_failed`: stage -> rows."""
     total: Decoding = rows.of_kind()
+    num_unwritten = num_failed.get(GENERATE_STAGE, 0)
     changes: dict[str, float | None] = {
         f"num_{name}": night.total(name) if night else None for name in ("new", "changed", "carried", "gone")
     }
     return changes | {
         "num_rows": total.num_rows,
-        "num_failed": num_failed,
+        "num_failed": sum(num_failed.values()),
+        "failed_share": ratio(num_unwritten, total.num_rows + num_unwritten),
         "looping_share": rows.looping_share,
         "num_output_tokens": total.num_output_tokens,
         "tokens_per_sec": speed.tokens_per_sec,
@@ -138,8 +154,17 @@ def _compared(metric: Metric, value: float | None, before: list[Any]) -> Compare
     known = [float(x) for x in before if isinstance(x, int | float)]
     if not known:
         return Compared(metric.name, metric.label, value, None, None, None, 0)
-    middle = statistics.median(known)
-    return Compared(metric.name, metric.label, value, middle, min(known), max(known), len(known))
+    return Compared(
+        name=metric.name,
+        label=metric.label,
+        value=value,
+        median=statistics.median(known),
+        low=min(known),
+        high=max(known),
+        num_nights=len(known),
+        bad=metric.bad,
+        min_change=metric.min_change,
+    )
 
 
 def _began(record: Record) -> str:

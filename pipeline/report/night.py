@@ -91,8 +91,8 @@ class Night(_Part):
 
     @property
     def failed_step(self) -> NightStep | None:
-        """The step at which the night failed."""
-        return next((step for step in self.steps if not step.is_good), None)
+        """The step at which the night failed: the last such one, if earlier sessions failed at others."""
+        return next((step for step in reversed(self.steps) if not step.is_good), None)
 
     def total(self, name: str) -> int:
         """One of the counts, over all kinds."""

@@ -1,7 +1,7 @@
 """Sections on the night as a whole: steps, changes, comparison, failures, quality, samples."""
 
 from pipeline.report.blocks import Block, Chart, ChartName, Charts, SampleText, Section, Text, table
-from pipeline.report.figures import Compared, Decoding, RunFigures, ratio
+from pipeline.report.figures import MIN_NIGHTS, TOLERANCE, Compared, Decoding, RunFigures, ratio
 from pipeline.report.formats import count, decimal, duration, moment, percent, plural, signed_percent
 from pipeline.report.history import METRICS, Form, change
 
@@ -100,7 +100,7 @@ def _saved(decode_sec: float | None, saved_sec: float) -> str:
 
 
 def comparison(figures: RunFigures) -> Section | None:
-    """Tonight beside the last nights; what lies outside their range is named in words."""
+    """Tonight beside the last nights; what is clearly worse than usual is named in words."""
     what = "nights" if figures.night else "runs"
     if not figures.history:
         return Section("The nights before" if figures.night else "The runs before", [Text(_alone(figures))])
@@ -108,16 +108,16 @@ def comparison(figures: RunFigures) -> Section | None:
     rows = [_compared_row(compared) for compared in shown]
     title = f"The last {plural(len(figures.history), what[:-1], what)}"
     this = "tonight" if figures.night else "this run"
-    columns = ["figure", this, "median before", "change", "lowest", "highest", "outside?"]
+    columns = ["figure", this, "median before", "change", "lowest", "highest", "worse?"]
     num_good = sum(record["state"] == "done" for record in figures.history)
     note = (
-        f"Median and range of the {num_good} of them that went well; "
-        "outside is named once there are two or more to compare with."
+        f"Median and range of the {num_good} of them that went well; worse is what needs a look and lies "
+        f"more than {percent(TOLERANCE)} beyond the median of at least {MIN_NIGHTS}."
     )
     return Section(
         title,
         [
-            Text(_outside(shown)),
+            Text(_worse(shown)),
             Charts(_history_charts(figures)),
             table(
                 f"{this.capitalize()} beside the {what} before", columns, rows, num_last_words=1, note=note
@@ -131,11 +131,11 @@ def _alone(figures: RunFigures) -> str:
     return f"There is no earlier {what} with this model and prompt set to compare with."
 
 
-def _outside(compared: list[Compared]) -> str:
+def _worse(compared: list[Compared]) -> str:
     flagged = [f"{item.label} ({item.flag})" for item in compared if item.flag]
     if not flagged:
-        return "Every figure is within the range of those before, as far as there is one."
-    return f"Outside the range of those before: {', '.join(flagged)}."
+        return "No figure is clearly worse than usual, as far as there are nights to compare with."
+    return f"Clearly worse than usual: {', '.join(flagged)}."
 
 
 def _compared_row(compared: Compared) -> list[str]:

@@ -79,8 +79,8 @@ def _add_run(metrics: _Metrics, figures: RunFigures) -> None:
     metrics.add("shard_median_seconds", "Median time of a shard.", shards.median_sec)
     slowest = shards.slowest[0].seconds if shards.slowest else None
     metrics.add("shard_slowest_seconds", "Time of the slowest shard.", slowest)
-    flags = [({"figure": c.name}, float(bool(c.flag))) for c in figures.compared if c.num_nights]
-    metrics.add_each("outside_range", "1 if a figure lies outside the range of the runs before.", flags)
+    flags = [({"figure": c.name}, float(bool(c.flag))) for c in figures.compared if c.bad and c.num_nights]
+    metrics.add_each("outside_range", "1 if a figure is clearly worse than in the runs before.", flags)
 
 
 def _add_night(metrics: _Metrics, figures: RunFigures) -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from pipeline.failure_bound import too_many_failed
 from pipeline.report.figures import RunFacts, ShardFigures, Speed, Verdict
 from pipeline.report.formats import count, duration, percent, plural
 from pipeline.report.night import Night
@@ -22,10 +23,11 @@ ADVICE = {
     **dict.fromkeys(("snapshot", "datastore", "publish"), NOT_PUBLISHED),
 }
 RETRY = (
-    "Look at the reasons below and mend their cause; python -m jobs.generate retry_failed=true with the "
-    "same settings and run id then redoes the failed rows only. A higher max_failed_fraction lets the run "
-    "pass as it is."
+    "Look at the reasons below and mend their cause; the same command with retry_failed=true ({command}) "
+    "then redoes the failed rows only. A higher max_failed_fraction lets the run pass as it is."
 )
+RETRY_NIGHT = RETRY.format(command="python -m jobs.nightly ... retry_failed=true")
+RETRY_RUN = RETRY.format(command="python -m jobs.generate ... retry_failed=true")
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class _Outcome:
     num_failed: int  # rows that generation failed on
     seconds: float | None
     night: Night | None
-    is_moving: bool  # the time series was written moments ago
+    is_going: bool  # a process works on it
 
     @property
     def took(self) -> str:
@@ -55,18 +57,24 @@ def judge(
     num_failed: int,
     seconds: float | None,
     night: Night | None,
-    is_moving: bool,
+    is_going: bool,
 ) -> Verdict:
-    """The verdict on a run or a night. `num_rows`: texts; `num_failed`: rows that generation failed on."""
-    outcome = _Outcome(facts, shards, num_rows, num_failed, seconds, night, is_moving)
+    """The verdict on a run or a night. `num_rows`: texts; `num_failed`: rows that generation failed on.
+
+    `is_going`: a process works on it now.
+    """
+    outcome = _Outcome(facts, shards, num_rows, num_failed, seconds, night, is_going)
     if night is not None:
         return _of_night(outcome, night, has_decoded=speed.num_sessions > 0 or num_rows > 0)
     return _of_run(outcome)
 
 
 def _of_night(outcome: _Outcome, night: Night, has_decoded: bool) -> Verdict:
-    if night.is_going:
+    if night.is_going and outcome.is_going:
         return Verdict("running", f"The night has not ended: {_so_far(outcome)}.")
+    if night.is_going:
+        text = f"The night was stopped before its end: {_so_far(outcome)}."
+        return Verdict("stopped", text, STOPPED, RESUME)
     if night.is_stopped:
         last = f" after step {night.steps[-1].name}" if night.steps else ""
         return Verdict(
@@ -90,15 +98,21 @@ def _of_night(outcome: _Outcome, night: Night, has_decoded: bool) -> Verdict:
 def _failed_night(outcome: _Outcome, night: Night) -> Verdict:
     step = night.failed_step
     where = f" at step {step.name}" if step else ""
-    stays = f" Version {night.previous_version} stays in force." if night.previous_version else ""
     told = (step.error if step else None) or night.error
     reason = (
         told or _reason(outcome) or f"night.json says {(step.status if step else night.status)!r}, no more"
     )
     advice = ADVICE.get(step.name if step else "", RESUME)
     if outcome.num_failed and _too_many_failed(outcome):
-        advice = RETRY
-    return Verdict("failed", f"The night failed{where}: {_so_far(outcome)}.{stays}", reason, advice)
+        advice = RETRY_NIGHT
+    text = f"The night failed{where}: {_so_far(outcome)}.{_stays(night)}"
+    return Verdict("failed", text, reason, advice)
+
+
+def _stays(night: Night) -> str:
+    if night.version:
+        return f" Version {night.version} is in force."
+    return f" Version {night.previous_version} stays in force." if night.previous_version else ""
 
 
 def _of_run(outcome: _Outcome) -> Verdict:
@@ -118,7 +132,7 @@ def _of_run(outcome: _Outcome) -> Verdict:
 
 
 def _not_ended(outcome: _Outcome) -> Verdict:
-    if outcome.is_moving:
+    if outcome.is_going:
         return Verdict("running", f"The run has not ended: {_so_far(outcome)}.")
     text = f"The run stopped before its end: {_so_far(outcome)}."
     return Verdict("stopped", text, STOPPED, RESUME)
@@ -136,14 +150,15 @@ def _failed_rows(outcome: _Outcome) -> Verdict:
     bound = percent(outcome.facts.max_failed_fraction)
     share = percent(outcome.num_failed / max(1, outcome.facts.num_planned or 0))
     reason = f"{count(outcome.num_failed)} rows failed, {share}; at most {bound} may."
-    return Verdict("failed", f"The run failed: {_so_far(outcome)}.", reason, RETRY)
+    return Verdict("failed", f"The run failed: {_so_far(outcome)}.", reason, RETRY_RUN)
 
 
 def _too_many_failed(outcome: _Outcome) -> bool:
     facts = outcome.facts
     if facts.max_failed_fraction is None or not facts.num_planned:
         return False
-    return outcome.num_failed > facts.max_failed_fraction * facts.num_planned
+    carried = outcome.night.total("carried") if outcome.night else 0
+    return too_many_failed(outcome.num_failed, facts.num_planned, facts.max_failed_fraction, carried)
 
 
 def _reason(outcome: _Outcome) -> str | None:

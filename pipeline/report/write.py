@@ -32,15 +32,17 @@ def write_report(
 ) -> WrittenReport:
     """Write report.md, report.html, report.json and metrics.prom of a run, good or failed.
 
+    The metrics of the dataset's latest run lie below the dataset's folder too, where a collector finds them.
+
     `pushgateway` (default: `report.pushgateway` of the run's recorded settings) takes the metrics too; one
     that does not answer is logged and told in the result, it is no reason to fail a night. Raises
     `DataError` if there is no such run, `CorruptPartError` if its night.json or quality.json is unreadable.
     """
     figures = gather(run_layout, dataset_layout)
+    _write_metrics(figures, run_layout, dataset_layout)
     document = build_document(figures)
     write_text(to_markdown(document), run_layout.report("md"))
     write_text(to_html(document, figures), run_layout.report("html"))
-    write_text(to_prometheus(figures), run_layout.metrics)
     write_json(figures.record, run_layout.report("json"))
     return WrittenReport(
         figures=figures,
@@ -49,6 +51,13 @@ def write_report(
         metrics=str(run_layout.metrics),
         push_error=_push(figures, pushgateway or _recorded_gateway(run_layout)),
     )
+
+
+def _write_metrics(figures: RunFigures, run: RunLayout, dataset: DatasetLayout) -> None:
+    text = to_prometheus(figures)
+    write_text(text, run.metrics)
+    if latest_run(dataset) == run:
+        write_text(text, dataset.metrics)
 
 
 def latest_run(dataset_layout: DatasetLayout) -> RunLayout | None:

@@ -18,11 +18,14 @@ import pyarrow as pa
 from pipeline.generate.contract import SourceCounts, WorkerProgress
 from pipeline.generate.progress import ProgressTracker
 from pipeline.generate.shard_queue import ShardQueue
-from pipeline.plan import make_plan, write_plan
-from pipeline.plan_file import read_rows
-from pipeline.scale.synthetic import finished, prompts
+from pipeline.outline import outline_plan, shards_in_full
+from pipeline.plan_file import read_rows, write_shards
+from pipeline.scale.synthetic import finished, prompt_batches
+from pipeline.schemas import PROMPTS
+from pipeline.spool import spooled
+from pipeline.storage.files import sha256_of_rows
 from pipeline.storage.layout import RunLayout
-from pipeline.storage.parts import PLAN_KEYS, commit_part, finished_shards, planned_shards
+from pipeline.storage.parts import commit_part, finished_shards, planned_shards
 
 logger = logging.getLogger(__name__)
 
@@ -93,18 +96,18 @@ def measure_costs(folder: Path, num_rows: list[int], shard_size: int) -> list[Co
 
 
 def _measure_run(layout: RunLayout, num_rows: int, shard_size: int, measured: _Measured) -> None:
-    rows = prompts(num_rows)
+    rows = spooled(prompt_batches(num_rows), PROMPTS, layout.root)
     with measured.timed("order and cut the plan", "driver", "row", num_rows):
-        plan = make_plan(rows, shard_size)
-    del rows
+        plan = outline_plan(rows, shard_size)
+    with measured.timed("name the run", "driver", "row", num_rows):
+        sha256_of_rows(plan)
     with measured.timed("write the plan", "driver", "row", num_rows):
-        write_plan(plan, layout.plan)
-    keys = plan.select(PLAN_KEYS.names).combine_chunks()
-    del plan
+        write_shards(shards_in_full(plan, rows), layout.plan)
+    del rows
     with measured.timed("index the plan", "driver", "row", num_rows):
-        planned = planned_shards(keys)
+        planned = planned_shards(plan)
     _measure_reading(layout, list(planned), num_rows, measured)
-    _measure_parts(layout, keys, list(planned)[:MAX_COMMITTED], measured)
+    _measure_parts(layout, plan, list(planned)[:MAX_COMMITTED], measured)
     _measure_queue(list(planned), measured)
 
 
@@ -119,7 +122,7 @@ def _measure_reading(layout: RunLayout, shards: list[str], num_rows: int, measur
     measured.note("read a further shard", "worker", "row", num_rows, float(np.median(seconds[1:])))
 
 
-def _measure_parts(layout: RunLayout, keys: pa.Table, shards: list[str], measured: _Measured) -> None:
+def _measure_parts(layout: RunLayout, plan: pa.Table, shards: list[str], measured: _Measured) -> None:
     """Write the parts of `shards`, as workers do, and check them, as the driver does at the end."""
     seconds = 0.0
     for shard in shards:
@@ -128,7 +131,7 @@ def _measure_parts(layout: RunLayout, keys: pa.Table, shards: list[str], measure
         commit_part(layout, result, FINGERPRINT)
         seconds += time.perf_counter() - started
     measured.note("write a part", "worker", "shard", len(shards), seconds)
-    committed = keys.filter(pa.compute.is_in(keys["shard"], value_set=pa.array(shards)))
+    committed = plan.filter(pa.compute.is_in(plan["shard"], value_set=pa.array(shards)))
     with measured.timed("check the finished parts", "driver", "shard", len(shards)):
         done = finished_shards(layout, FINGERPRINT, committed)
     assert done == set(shards)

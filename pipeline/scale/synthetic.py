@@ -1,6 +1,7 @@
 """Prompts and finished shards of any number, in the shape of real ones, made column by column."""
 
-from datetime import UTC, datetime
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pyarrow as pa
@@ -15,25 +16,34 @@ OUTPUT_TOKENS = 250
 NUM_GROUPS = 32
 VOCAB_SIZE = 49152
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
+TIMES = {"history_cutoff": NOW, "latest_event": NOW - timedelta(days=1)}
+ROWS_PER_BATCH = 1024
 
 
-def prompts(num_rows: int, seed: int = 0) -> pa.Table:
-    """`num_rows` users in `NUM_GROUPS` groups, schema PROMPTS."""
-    dice = np.random.default_rng(seed)
-    ids = np.char.zfill(np.arange(num_rows).astype(str), 9)
+def prompt_batches(num_rows: int) -> Iterator[pa.Table]:
+    """`num_rows` users in `NUM_GROUPS` groups, group after group as they are rendered: schema PROMPTS.
+
+    Within a group the order is not that of the prompts.
+    """
+    for first in range(0, num_rows, ROWS_PER_BATCH):
+        yield _prompts(np.arange(first, min(first + ROWS_PER_BATCH, num_rows)), num_rows)
+
+
+def _prompts(rows: np.ndarray, num_rows: int) -> pa.Table:
+    dice = np.random.default_rng(0)
     words = dice.choice(np.array(["comedy ", "drama ", "western "]), size=64)
-    body = "".join(words) * (PROMPT_CHARACTERS // 400 + 1)
+    body = ("".join(words) * (PROMPT_CHARACTERS // 400 + 1))[:PROMPT_CHARACTERS]
+    ids = [f"{row:09d}" for row in rows]
     columns = {
         "entity_id": pa.array(ids),
-        "kind": _constant("user", num_rows),
-        "group": pa.array(np.char.add("group-", (np.arange(num_rows) % NUM_GROUPS).astype(str))),
-        "prompt": pa.array(np.char.add(ids, body[:PROMPT_CHARACTERS])),
-        "prompt_token_ids": _tokens(num_rows, PROMPT_TOKENS, dice),
-        "prompt_hash": pa.array(np.char.add(ids, "0" * 55)),
-        "max_tokens": pa.array(np.full(num_rows, OUTPUT_TOKENS, np.int32)),
+        "kind": _constant("user", len(rows)),
+        "group": pa.array([f"group-{row * NUM_GROUPS // num_rows:02d}" for row in rows]),
+        "prompt": pa.array([entity[::-1] + body for entity in ids]),
+        "prompt_token_ids": _tokens(len(rows), PROMPT_TOKENS, dice),
+        "prompt_hash": pa.array([f"{entity:0<64}" for entity in ids]),
+        "max_tokens": pa.array(np.full(len(rows), OUTPUT_TOKENS, np.int32)),
     }
-    times = [field.name for field in PROMPTS if pa.types.is_timestamp(field.type)]
-    columns |= {name: pa.array([NOW] * num_rows, TIMESTAMP) for name in times}
+    columns |= {name: pa.array([when] * len(rows), TIMESTAMP) for name, when in TIMES.items()}
     return pa.table(columns).select(PROMPTS.names).cast(PROMPTS)
 
 

@@ -7,9 +7,12 @@ upload of a whole object is what happens at once or not at all.
 import errno
 import hashlib
 import json
+import logging
 import os
 import shutil
+import socket
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,24 +22,32 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import StorageError
+from pipeline.errors import StorageError, UploadError
 from pipeline.storage.location import is_remote
 
+logger = logging.getLogger(__name__)
+
 TEMPORARY_PREFIX = ".tmp-"
+ROWS_PER_DIGEST = 65_536
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk, quota, largest size of a file
+UPLOAD_PAUSES_SEC = (1.0, 4.0, 16.0)  # between the tries; each store's client has tried by itself before
 
 
 @contextmanager
 def naming_full_storage(path: Path) -> Iterator[None]:
-    """Turn a full disk, or quota, met in the block into a `StorageError` of one line that names `path`."""
+    """Turn a full or read-only disk, or a quota, met in the block into a `StorageError` of one line that
+    names `path`. If `path` is in an object store, the disk was this machine's: an `UploadError`."""
     try:
         yield
     except OSError as error:
-        if error.errno not in FULL:
+        if error.errno not in (*FULL, errno.EROFS):
             raise
         reason = os.strerror(error.errno).lower()
+        if is_remote(path):
+            raise UploadError(f"{path}: cannot be written: {reason} on {socket.gethostname()}") from error
+        remedy = "make it writable" if error.errno == errno.EROFS else "free some space"
         raise StorageError(
-            f"{path}: {reason}; what is finished is kept, free some space and run again to resume"
+            f"{path}: {reason}; what is finished is kept, {remedy} and run again to resume"
         ) from error
 
 
@@ -44,7 +55,8 @@ def naming_full_storage(path: Path) -> Iterator[None]:
 def replaced_atomically(path: Path) -> Iterator[Path]:
     """Yield a local temporary path; it becomes `path` when the block ends without error.
 
-    Raises `StorageError` if the disk is full, or the store refuses it; then nothing is left behind.
+    Raises `StorageError` if the disk is full, `UploadError` if the store does not take it; then nothing is
+    left behind.
     """
     replaced = _uploaded if is_remote(path) else _renamed
     with naming_full_storage(path), replaced(path) as temporary:
@@ -60,13 +72,19 @@ def _uploaded(path: Path) -> Iterator[Path]:
 
 
 def upload(local: Path, path: Path) -> None:
-    """Make the content of file `local` the object `path`; raises `StorageError`."""
+    """Make the content of file `local` the object `path`; raises `UploadError` after several tries."""
     remote: Any = path
-    try:
-        remote.fs.put_file(str(local), remote.path)
-    except Exception as error:  # each store raises classes of its own
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise StorageError(f"{path}: cannot be written: {reason}") from error
+    for pause_sec in (*UPLOAD_PAUSES_SEC, None):
+        try:
+            remote.fs.put_file(str(local), remote.path)
+            return
+        except Exception as error:  # each store raises classes of its own
+            reason = " ".join(str(error).split()) or type(error).__name__
+            is_refused = isinstance(error, FileNotFoundError | PermissionError)  # no bucket, no right
+            if is_refused or pause_sec is None:
+                raise UploadError(f"{path}: cannot be written: {reason}") from error
+        logger.warning("%s: %s; tried again in %.0f s", path, reason, pause_sec)
+        time.sleep(pause_sec)
 
 
 @contextmanager
@@ -120,3 +138,12 @@ def sha256_of_file(path: Path) -> str:
 def sha256_of_json(value: Any) -> str:
     """The sha256 of `value` as canonical JSON, hex."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def sha256_of_rows(table: pa.Table) -> str:
+    """The sha256 of the rows of `table` in their order, hex; however the table is cut into chunks."""
+    digest = hashlib.sha256()
+    for start in range(0, table.num_rows, ROWS_PER_DIGEST):
+        for batch in table.slice(start, ROWS_PER_DIGEST).combine_chunks().to_batches():
+            digest.update(batch.serialize())
+    return digest.hexdigest()

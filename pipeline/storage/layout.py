@@ -140,6 +140,11 @@ class DatasetLayout:
         return self.root / "night.lock"
 
     @property
+    def metrics(self) -> Path:
+        """The latest run's figures in Prometheus text format, always at this place."""
+        return self.root / "metrics.prom"
+
+    @property
     def datastore(self) -> Path:
         """Folder of datastore versions."""
         return self.root / "datastore"
@@ -152,5 +157,10 @@ class DatasetLayout:
 
 def models_folder(data: str | Path) -> Path:
     """Folder of prepared model directories: always a local one, since engines map the files."""
+    return local_folder(data) / "models"
+
+
+def local_folder(data: str | Path) -> Path:
+    """A folder of the file system: the data directory, or this machine's cache if that is an object store."""
     folder = data_path(data)
-    return (cache_folder() if is_remote(folder) else folder) / "models"
+    return cache_folder() if is_remote(folder) else folder

@@ -15,23 +15,24 @@ from typing import IO
 
 import psutil
 
-from pipeline.errors import BusyError, GenerationError, StorageError
+from pipeline.errors import BusyError, StorageError
 from pipeline.storage.files import write_text
 from pipeline.storage.location import is_remote
 
 HEARTBEAT_SEC = 15.0
 STALE_SEC = 120.0  # an owner on another machine that was silent for so long is dead
+SETTLE_SEC = 1.0  # without kernel locks: others that found the same dead owner have written by then
 
 
 @contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
-    """Hold the lock of `folder`; raise `GenerationError` if another process holds it.
+    """Hold the lock of `folder`; raise `BusyError` if another process holds it.
 
     The kernel frees it when the process ends, however it ends. A file system without locks is used
     without one. In an object store see `pipeline.storage.object_lock`.
     """
     if is_remote(folder):
-        with _exclusive_object(folder):
+        with owned(folder / ".lock", folder.name):
             yield
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -39,19 +40,10 @@ def exclusive(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise GenerationError(f"{folder}: another process is generating this run") from error
+            raise BusyError(f"{folder}: another process is generating this run") from error
         except OSError:  # no locks on this file system
             pass
         yield
-
-
-@contextmanager
-def _exclusive_object(folder: Path) -> Iterator[None]:
-    try:
-        with owned(folder / ".lock", folder.name):
-            yield
-    except BusyError as error:
-        raise GenerationError(str(error)) from error
 
 
 @dataclass(frozen=True)
@@ -81,6 +73,11 @@ class Owner:
         except psutil.Error:
             return False
 
+    def is_same(self, other: "Owner") -> bool:
+        """Whether both are one holding of the lock, whatever it works on and when it was last heard."""
+        mine = (self.host, self.pid, self.started_at)
+        return mine == (other.host, other.pid, other.started_at)
+
     def __str__(self) -> str:
         since = datetime.fromtimestamp(self.started_at, UTC)
         minutes = max(0, round((time.time() - self.started_at) / 60))
@@ -91,14 +88,18 @@ class Owner:
 
 
 class OwnedLock:
-    """A held lock; `rename` tells readers which run the owner works on."""
+    """A held lock; `rename` tells readers which run the owner works on.
+
+    Whoever finds this owner's heartbeat too old replaces the record, and then the lock is `lost`: this
+    process may have been suspended, or cut off from the disk. It finds out at the next heartbeat.
+    """
 
     def __init__(self, record: Path, owner: Owner) -> None:
         self._record = record
         self._owner = owner
         self._guard = threading.Lock()
         self._released = threading.Event()
-        self._write()
+        self.lost = False
         self._thread = threading.Thread(target=self._beat, daemon=True)
         self._thread.start()
 
@@ -108,21 +109,48 @@ class OwnedLock:
             self._owner = replace(self._owner, run_id=run_id)
         self._write()
 
+    def require_held(self) -> None:
+        """Raise `BusyError` if another process took the lock over: nothing may be put in force then."""
+        if not self._is_held():
+            now = read_owner(self._record)
+            raise BusyError(
+                f"{self._record}: this process lost the lock; it belongs to {now or 'nobody'} now"
+            )
+
     def release(self) -> None:
-        """Remove the record."""
+        """Remove the record, if it is still this owner's."""
         self._released.set()
         self._thread.join()
-        self._record.unlink(missing_ok=True)
+        if self._is_held():
+            self._record.unlink(missing_ok=True)
 
     def _beat(self) -> None:
         while not self._released.wait(HEARTBEAT_SEC):
             with suppress(OSError, StorageError):  # a full disk must not end the night here
                 self._write()
 
+    def _is_held(self) -> bool:
+        """Whether the record still names this owner. A record that is gone was replaced and released."""
+        try:
+            found = _parsed(self._record.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            found = None
+        except OSError:  # the disk does not answer: nobody knows
+            return not self.lost
+        if found is None or not found.is_same(self._owner):
+            self.lost = True
+        return not self.lost
+
     def _write(self) -> None:
         with self._guard:
-            self._owner = replace(self._owner, alive_at=time.time())
-            write_text(json.dumps(asdict(self._owner), indent=1) + "\n", self._record)
+            if self._is_held():
+                self._owner = replace(self._owner, alive_at=time.time())
+                write_owner(self._owner, self._record)
+
+
+def write_owner(owner: Owner, record: Path) -> None:
+    """Replace `record` atomically."""
+    write_text(json.dumps(asdict(owner), indent=1) + "\n", record)
 
 
 @contextmanager
@@ -132,7 +160,7 @@ def owned(path: Path, run_id: str) -> Iterator[OwnedLock]:
     The kernel's lock on `path` decides where the file system has one: it ends with its process, however
     that ends. `<path>.owner` tells a person, and decides where there are no kernel locks or where they do
     not reach other machines: an owner is dead if its process is gone, or on another machine if its
-    heartbeat is `STALE_SEC` old.
+    heartbeat is `STALE_SEC` old. Of several that find one dead, the last to write its name has the lock.
     """
     if is_remote(path):
         from pipeline.storage.object_lock import owned_object
@@ -147,9 +175,7 @@ def owned(path: Path, run_id: str) -> Iterator[OwnedLock]:
         owner = read_owner(record)
         if owner is not None and owner.is_alive() and not (has_kernel_lock and _is_here(owner)):
             raise BusyError(busy(path, owner))
-        if not has_kernel_lock:
-            _claim(record, path)
-        lock = OwnedLock(record, Owner.this_process(run_id))
+        lock = OwnedLock(record, _claimed(record, path, run_id, 0.0 if has_kernel_lock else SETTLE_SEC))
         try:
             yield lock
         finally:
@@ -159,8 +185,22 @@ def owned(path: Path, run_id: str) -> Iterator[OwnedLock]:
 def read_owner(record: Path) -> Owner | None:
     """Who the record names; None if there is none or it cannot be read."""
     try:
-        return Owner(**json.loads(record.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        return _parsed(record.read_text(encoding="utf-8"))
+    except OSError:
+        return None
+
+
+def living_owner(path: Path) -> Owner | None:
+    """Who holds the lock at `path` now, None if nobody does or its owner is dead."""
+    name = path.name + (".owner-*" if is_remote(path) else ".owner")
+    owners = [read_owner(record) for record in path.parent.glob(name)]
+    return next((owner for owner in owners if owner is not None and owner.is_alive()), None)
+
+
+def _parsed(text: str) -> Owner | None:
+    try:
+        return Owner(**json.loads(text))
+    except (ValueError, TypeError):
         return None
 
 
@@ -180,15 +220,15 @@ def _locked_by_kernel(file: IO[str], path: Path, record: Path) -> bool:
     return True
 
 
-def _claim(record: Path, path: Path) -> None:
-    """Without kernel locks: of several that find the same dead owner one goes on, by exclusive creation."""
-    with suppress(FileNotFoundError):
-        record.rename(record.with_name(f"{record.name}.dead-{os.getpid()}"))
-        record.with_name(f"{record.name}.dead-{os.getpid()}").unlink()
-    try:
-        os.close(os.open(record, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
-    except FileExistsError as error:
-        raise BusyError(busy(path, read_owner(record))) from error
+def _claimed(record: Path, path: Path, run_id: str, settle_sec: float) -> Owner:
+    """Write this process's name over a dead owner's, and see whether it is the one that stays."""
+    owner = Owner.this_process(run_id)
+    write_owner(owner, record)
+    time.sleep(settle_sec)
+    winner = read_owner(record)
+    if winner is None or not winner.is_same(owner):
+        raise BusyError(busy(path, winner))
+    return owner
 
 
 def busy(path: Path, owner: Owner | None) -> str:

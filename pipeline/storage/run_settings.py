@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.settings import RunSettings
+from pipeline.storage.files import sha256_of_json
 
 # These never change what is written.
 WITHOUT_EFFECT = (
@@ -16,6 +17,7 @@ WITHOUT_EFFECT = (
     "export.",
     "report.",
     "nightly.",
+    "cutoff_word",
     "run_id",
     "retry_failed",
     "max_failed_fraction",
@@ -41,6 +43,13 @@ def differing_settings(manifest: Path, fingerprint: str, settings: RunSettings |
     ]
     more = [f"and {len(changes) - MAX_NAMED} more"] if len(changes) > MAX_NAMED else []
     return "; ".join(changes[:MAX_NAMED] + more).replace("\n", " ")
+
+
+def settings_digest(settings: RunSettings) -> str:
+    """A hash of all settings that can change what is written, apart from the cutoff."""
+    values = _flat(settings.model_dump(mode="json"))
+    ignored = (*WITHOUT_EFFECT, "history_cutoff")
+    return sha256_of_json({name: value for name, value in values if not name.startswith(ignored)})
 
 
 def _recorded(manifest: Path, fingerprint: str) -> dict[str, Any] | None:

@@ -143,6 +143,21 @@ def test_a_deferred_check_wants_the_tokens_behind_to_be_the_models_choice():
     assert drafts(deferred, [1, 0, 0, 3], [3, 0, 0]) == [[yes, no, no, no], [no, no, no]]
 
 
+def test_a_stop_token_is_taken_only_as_the_argmax():
+    yes, no = True, False
+    assert drafts(AcceptanceRule(3, 0.1, stop_token_ids=(0, 2)), [0, 1, 2]) == [[no, yes, no]]
+    ending = AcceptanceRule(3, 0.1, stop_token_ids=(1,))
+    assert drafts(ending, [0, 1, 2], [1, 2]) == [[no, no, yes], [no, yes]]
+
+
+def test_every_request_has_its_own_stop_tokens():
+    rules = [AcceptanceRule(3, 0.1, stop_token_ids=ids) for ids in ((1, 7), (), (2,))]
+    positions = PositionRules.of(rules, [2, 2, 2], torch.device("cpu"))
+    logits = torch.log(torch.tensor([PROBS] * 6))
+    flags = relaxed_matches(logits, torch.tensor([1, 2] * 3), positions).tolist()
+    assert flags == [False, True, True, True, True, False]
+
+
 def test_rules_differ_by_request():
     rules = [AcceptanceRule(2, 0.1, deferred_tokens=1), AcceptanceRule(), AcceptanceRule(2, 0.1)]
     positions = PositionRules.of(rules, [2, 0, 1], torch.device("cpu"))

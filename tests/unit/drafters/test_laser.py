@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from drafters.datastore import Document
-from drafters.laser import DraftKey, LaserDrafter, available_threads
+from drafters.datastore.builder import PoolLimits
+from drafters.laser import DraftKey, LaserDrafter, Verification, available_threads
 from tests.unit.drafters.builders import NO_DOMAIN, VOCAB, build, document
 
 KEY = DraftKey("item", "drama", "me")
@@ -24,14 +25,15 @@ def drafter(datastore=None, price=0.02, max_draft_tokens=6, **options):
     return LaserDrafter(VOCAB, max_draft_tokens, datastore, fixed_price=price, **options)
 
 
-def propose(laser, *texts, width=None, ids=None):
+def propose(laser, *texts, width=None, ids=None, verified=None):
     """Drafts for `texts` as rows 0, 1, ... of requests "0", "1", ..."""
     width = width or max(map(len, texts)) + 64
     context = np.zeros((len(texts), width), np.int32)
     for row, text in enumerate(texts):
         context[row, : len(text)] = text
     lengths = np.array([len(text) for text in texts])
-    return laser.propose(ids or [str(n) for n in range(len(texts))], np.arange(len(texts)), context, lengths)
+    ids = ids or [str(n) for n in range(len(texts))]
+    return laser.propose(ids, np.arange(len(texts)), context, lengths, verified)
 
 
 def one_draft(laser, text, num_prompt_tokens=1, key=KEY):
@@ -62,6 +64,18 @@ def test_the_previous_text_of_the_entity_is_used(tmp_path):
     assert one_draft(drafter(store), [999, 5], key=DraftKey("item", "drama", "another"))[0] == 6
 
 
+def test_of_many_nights_the_newest_drafts_too_and_wins_a_tie(tmp_path):
+    nights = PoolLimits(max_domain_tokens=0, max_segments=20, max_superseded_share=1.0)
+    store = None
+    for night in range(12):
+        texts = [document(f"{night}-{n}", 5, 6, 7) for n in range(30)]
+        texts += [document(f"{night}", 8, 100 + night)]
+        store = build(tmp_path, f"v{night}", {POOL: texts}, store, nights)
+    assert len(store.pool(*POOL)) == 12
+    assert one_draft(drafter(store), [999, 5]) == [6, 7]
+    assert one_draft(drafter(store), [999, 8]) == [111]
+
+
 def test_what_is_taught_drafts_for_its_kind_at_once():
     laser = drafter()
     laser.start("0", 1, KEY)
@@ -80,6 +94,18 @@ def test_drafts_are_no_longer_than_allowed_nor_than_the_context_has_room():
     assert propose(laser, [999, 1, 2], width=5) == [[3]]
     assert propose(laser, [999, 1, 2, 3], width=5) == [[]]
     assert propose(laser, [999, 1, 2, 3, 4], width=5) == [[]]
+
+
+def test_drafts_end_before_the_last_token_that_the_output_may_have():
+    laser = drafter(max_draft_tokens=4, price=0.0)
+    laser.teach("item", [document("other", *range(1, 60))])
+    laser.start("0", 2, KEY, max_tokens=4)
+    assert propose(laser, [999, 998, 1]) == [[2, 3]]
+    assert propose(laser, [999, 998, 1, 2]) == [[3]]
+    assert propose(laser, [999, 998, 1, 2, 3]) == [[]]
+    laser.finish("0")
+    laser.start("0", 2, KEY)
+    assert propose(laser, [999, 998, 1, 2, 3]) == [[4, 5, 6, 7]], "nothing is left of the limit"
 
 
 def test_a_higher_price_drafts_less(store):
@@ -152,6 +178,39 @@ def test_accepted_and_refused_drafts_are_counted_by_source():
     propose(laser, [999, 1, 2, 3, 77])
     stats = laser.stats()["domain"]
     assert (stats.num_draft_tokens, stats.num_accepted_tokens) == (3, 2)
+
+
+def cut_draft(mismatch_label):
+    """A drafter of whose draft 2 3 4 only the 2 was verified; 77 came in the place of 3."""
+    laser = drafter(price=0.0)
+    laser.teach("item", [document("other", 1, 2, 3, 4)])
+    laser.start("0", 1, KEY)
+    assert propose(laser, [999, 1]) == [[2, 3, 4]]
+    propose(laser, [999, 1, 2, 77], verified=Verification(np.array([1]), np.array([mismatch_label])))
+    return laser
+
+
+def test_what_was_cut_from_a_draft_counts_as_never_drafted():
+    stats = cut_draft(0.0).stats()["domain"]
+    assert (stats.num_draft_tokens, stats.num_accepted_tokens) == (1, 1)
+
+
+def test_a_cut_token_that_the_requests_rule_might_have_taken_is_no_mismatch():
+    strict, relaxed = (cut_draft(label).calibration.weights[0] for label in (0.0, 0.9))
+    assert strict < relaxed
+
+
+def test_every_request_is_judged_by_its_own_rule():
+    def weight(*labels):
+        laser = drafter(price=0.0)
+        laser.teach("item", [document("other", 1, 2)])
+        for n in range(2):
+            laser.start(str(n), 1, KEY)
+        propose(laser, [999, 1], [999, 500])
+        propose(laser, [999, 1, 77], [999, 500, 77], verified=Verification(np.zeros(2), np.array(labels)))
+        return laser.calibration.weights[0]
+
+    assert weight(0.0, 0.9) == weight(0.0, 0.0) < weight(0.9, 0.0)
 
 
 def test_experience_raises_and_lowers_the_chances(store):

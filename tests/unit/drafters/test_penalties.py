@@ -59,3 +59,9 @@ def test_penalties_that_count_take_vllms_way(apply_all):
     logits = torch.randn(2, VOCAB)
     expected, found = both(apply_all, logits, rows(1, 2, 5, 0), rows(2, 2, 5, 0), [1.1, 1.0], frequency=0.5)
     assert torch.equal(expected, found)
+
+
+def test_on_another_device_no_value_is_asked_for():
+    """Tensors of the meta device have none: to ask is an error, as it is a pause on a GPU."""
+    logits, tokens, column = (torch.empty(shape, device="meta") for shape in ((2, VOCAB), (2, 5), (2,)))
+    assert sparse_penalties(lambda *_: "vLLM's way")(logits, tokens, tokens, *[column] * 3) == "vLLM's way"

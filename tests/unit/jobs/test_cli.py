@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -160,3 +161,35 @@ def test_an_interrupt_during_imports_leaves_no_traceback():
         check=False,
     )
     assert (finished.returncode, finished.stderr) == (-signal.SIGINT, "error: interrupted\n")
+
+
+def test_sigterm_ends_a_job_in_order():
+    """Also after a library has set a handler of its own, as `ray.init` does."""
+    code = """
+import signal, sys, time
+from jobs.cli import entry_point
+from pipeline.termination import sigterm_handler_kept
+
+def job(settings):
+    with sigterm_handler_kept():
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(15))
+    try:
+        print("running", flush=True)
+        time.sleep(120)
+    finally:
+        time.sleep(0.5)
+        print("closed", flush=True)
+
+raise SystemExit(entry_point("d", "s")(job)([]))
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "running\n"
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)  # as an impatient queue does
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, out) == (143, "closed\n")
+    line = "error: ended by SIGTERM; what is finished is kept, and the same command resumes"
+    assert err.splitlines()[-1] == line

@@ -1,4 +1,4 @@
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -10,6 +10,7 @@ from pipeline.errors import ConfigError
 from pipeline.settings import RunSettings
 
 GROUPS = sorted(folder.name for folder in CONFIGS.iterdir() if folder.is_dir())
+JOBS = sorted(file.stem for file in CONFIGS.glob("*.yaml"))
 OPTIONS = [f"{file.parent.name}={file.stem}" for file in sorted(CONFIGS.glob("*/*.yaml"))]
 
 
@@ -31,7 +32,6 @@ def error_of(*overrides: str, config_dir: Path | None = None) -> str:
     return str(caught.value)
 
 
-JOBS = {"generate", "nightly", "encode", "evaluate", "benchmark"}
 WITHOUT_DATA = [f"dataset={name}" for name in ("amazon_books", "movielens-1m", "movielens-10m")]
 
 
@@ -40,13 +40,12 @@ def test_every_config_composes(option):
     load(option, *(["dataset.raw=/raw"] if option in WITHOUT_DATA else []))
 
 
-@pytest.mark.parametrize("job", sorted(JOBS))
+@pytest.mark.parametrize("job", JOBS)
 @pytest.mark.parametrize("backend", ["cpu", "gpu"])
 def test_the_configuration_of_every_job_composes_on_every_machine(monkeypatch, job, backend):
     monkeypatch.setattr(config, "machine_backend", lambda: backend)
     settings = load_settings(job, [])
     assert settings.engine.enforce_eager == (backend == "cpu")
-    assert {file.stem for file in CONFIGS.glob("*.yaml")} == JOBS
 
 
 @pytest.mark.parametrize("option", WITHOUT_DATA)
@@ -322,3 +321,13 @@ def test_a_missing_config_folder_is_named(tmp_path):
 def test_the_resolved_configuration_reads_back():
     settings = load("history_cutoff=1998-03-01", "run_id=2026")
     assert RunSettings.model_validate(yaml.safe_load(as_yaml(settings))) == settings
+
+
+@pytest.mark.parametrize(("word", "days"), [("today", 0), ("yesterday", 1)])
+def test_a_cutoff_may_be_a_word(word, days):
+    before = datetime.now(UTC)
+    settings = load_settings("generate", [f"history_cutoff={word}"])
+    moments = (before, datetime.now(UTC))
+    midnights = [datetime(t.year, t.month, t.day, tzinfo=UTC) - timedelta(days=days) for t in moments]
+    assert settings.history_cutoff in midnights and settings.cutoff_word == word
+    assert load_settings("generate", ["cutoff_word=today"]).cutoff_word is None

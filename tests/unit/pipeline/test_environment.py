@@ -50,7 +50,7 @@ def test_the_backend_follows_gpu_and_installed_build(tmp_path, monkeypatch, list
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr(environment, "_is_cpu_build", lambda: is_cpu_build)
+    monkeypatch.setattr(environment, "is_cpu_build", lambda: is_cpu_build)
     assert environment.machine_backend() == expected
 
 

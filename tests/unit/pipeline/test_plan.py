@@ -2,14 +2,27 @@ import math
 import random
 from datetime import UTC, datetime
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline import outline
 from pipeline.errors import ConfigError, CorruptPartError, DataError
-from pipeline.plan import make_plan, read_plan, reject_later_events, select_entities, shards_of, write_plan
-from pipeline.schemas import GROUPS, PLAN, PROMPTS
+from pipeline.outline import outline_plan, shards_in_full
+from pipeline.plan import (
+    is_plan_of,
+    make_plan,
+    read_plan,
+    reject_later_events,
+    select_entities,
+    shards_of,
+    write_plan,
+)
+from pipeline.plan_file import write_shards
+from pipeline.schemas import GROUPS, NUMBERED_OUTLINE, OUTLINE, PLAN, PROMPTS
+from pipeline.storage.files import sha256_of_rows
 
 
 def prompts_of(rows) -> pa.Table:
@@ -95,6 +108,48 @@ def test_rows_are_ordered_by_kind_group_prompt_and_id(rows):
 )
 def test_how_groups_become_shards(group_sizes, sizes):
     assert shard_sizes(group_sizes, shard_size=8) == sizes
+
+
+@given(ROWS, st.integers(1, 9), st.integers(1, 9))
+@settings(max_examples=30, deadline=None)
+def test_shards_in_full_are_those_of_the_outline_however_many_are_read_at_once(rows, shard_size, at_once):
+    prompts = prompts_of(rows)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(outline, "ROWS_IN_FULL", at_once)
+        patch.setattr(outline, "ROWS_PER_CHUNK", at_once)
+        found = outline_plan(prompts, shard_size)
+        shards = list(shards_in_full(found, prompts))
+    assert found.schema.equals(NUMBERED_OUTLINE)
+    whole = make_plan(prompts, shard_size)
+    assert pa.concat_tables([PLAN.empty_table(), *shards]).equals(whole)
+    assert [shard["shard"].unique().to_pylist() for shard in shards] == [[name] for name in shards_of(whole)]
+    assert found.select(OUTLINE.names).equals(whole.select(OUTLINE.names))
+    assert sha256_of_rows(found.select(OUTLINE.names)) == sha256_of_rows(whole.select(OUTLINE.names))
+
+
+def test_only_the_wanted_rows_are_planned():
+    prompts = prompts_of([("item", "a", text) for text in "zyxw"])
+    found = outline_plan(prompts, 2, np.array([True, False, True, True]))
+    assert found["entity_id"].to_pylist() == ["e3", "e2", "e0"] and found["row"].to_pylist() == [3, 2, 0]
+    assert outline_plan(prompts, 2, np.zeros(4, dtype=bool)).equals(NUMBERED_OUTLINE.empty_table())
+
+
+def test_a_plan_on_disk_is_compared_without_its_prompts(tmp_path):
+    path = tmp_path / "plan.parquet"
+    prompts = prompts_of([("user", "a", text) for text in "zyxw"])
+    found = outline_plan(prompts, 2)
+    with pytest.raises(DataError, match="there is no plan"):
+        is_plan_of(found, path)
+    write_shards(shards_in_full(found, prompts), path)
+    assert is_plan_of(found, path)
+    assert read_plan(path, OUTLINE).equals(found.select(OUTLINE.names))
+    assert not is_plan_of(found.slice(1), path) and not is_plan_of(found.slice(0, 3), path)
+    assert not is_plan_of(outline_plan(prompts, 4), path)
+    changed = prompts.set_column(5, PROMPTS.field("prompt_hash"), pa.array(["h", "y", "x", "w"]))
+    assert not is_plan_of(outline_plan(changed, 2), path)
+    path.write_bytes(b"PAR1 nonsense")
+    with pytest.raises(CorruptPartError, match=str(path)):
+        is_plan_of(found, path)
 
 
 def test_a_large_group_is_spread_over_few_shards():

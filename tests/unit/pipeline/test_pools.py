@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from drafters.datastore import DatastoreBuilder, Document, StoreHeader
-from pipeline.pools import usable_version
+from pipeline.errors import CorruptPartError
+from pipeline.pools import read_calibration, usable_version
 from pipeline.storage.layout import DatasetLayout
 
 
@@ -42,3 +43,23 @@ def test_an_altered_file_is_refused_by_name(layout, caplog):
     tokens.write_bytes(content)
     assert usable_version(layout, "a" * 64, 100) is None
     assert str(tokens) in caplog.text
+
+
+def test_an_unreadable_calibration_is_named(tmp_path):
+    path = tmp_path / "calibration.json"
+    assert read_calibration(path) is None
+    path.write_text('{"weights": [0.5]}')
+    assert read_calibration(path) == {"weights": [0.5]}
+    path.write_text('{"weights": [0.')
+    with pytest.raises(CorruptPartError, match=r"calibration\.json: unreadable"):
+        read_calibration(path)
+
+
+def test_pools_with_a_truncated_calibration_are_not_used(layout, caplog):
+    builder = DatastoreBuilder(layout.datastore, StoreHeader("v2", 100, "a" * 64, source="run"), None)
+    path = builder.finish({"weights": [0.5]}) / "calibration.json"
+    layout.current_datastore.write_text("v2\n")
+    assert usable_version(layout, "a" * 64, 100) == "v2"
+    path.write_text(path.read_text()[:-4])
+    assert usable_version(layout, "a" * 64, 100) is None
+    assert str(path) in caplog.text

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 
 from drafters.datastore import Datastore
-from pipeline.errors import BusyError, CorruptPartError, GenerationError, StorageError
+from pipeline.errors import BusyError, CorruptPartError, StorageError
 from pipeline.generate.dispatch import generate_shards
 from pipeline.plan import read_plan
 from pipeline.pools import extend_pools, version_in_force
@@ -108,7 +108,7 @@ def test_one_run_at_a_time_and_a_dead_owner_is_followed(bucket):
     folder = data_path(f"{bucket}/locks/run")
     with (
         exclusive(folder),
-        pytest.raises(GenerationError, match=r"another process .* process \d+, since"),
+        pytest.raises(BusyError, match=r"another process .* process \d+, since"),
         exclusive(folder),
     ):
         pass

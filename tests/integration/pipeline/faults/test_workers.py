@@ -129,6 +129,20 @@ def test_workers_join_with_a_machine_and_leave_with_it(cluster, node, layout):
     assert max(ready) == 4 and ready[-1] == 2
 
 
+def test_a_run_that_lost_its_only_machine_sleeps_and_ends_with_the_reason(cluster, node, layout):
+    plan = write_plan(layout, num_shards=150)
+    only = cluster.add_node(num_cpus=3)  # `node` has too few cores
+    cluster.wait_for_nodes()
+    size = {"num_workers": "auto", "cpus_per_worker": 3}
+    spec = make_spec(layout, **size, address="here", no_worker_timeout_sec=6)
+    lost = _when(lambda: len(list(layout.parts.glob("*.json"))) >= 2, lambda: cluster.remove_node(only))
+    outcome = run_shards(plan, spec, layout, SlowWorker)
+    lost.join()
+    with pytest.raises(GenerationError, match=r"no machine could hold a worker for .*no_worker_timeout_sec"):
+        outcome.require_complete(1.0)
+    assert outcome.num_rows >= 8 and len(outcome.unfinished) == 150 - outcome.num_rows // 4
+
+
 def _when(condition, action):
     """Do `action` in a thread as soon as `condition` holds."""
 

@@ -240,3 +240,18 @@ def test_readers_of_other_processes_keep_their_version_while_a_new_one_is_built(
     for reader in readers:
         output, _ = reader.communicate("go\n", timeout=30)
         assert int(output) == int(part.index.sum())
+
+
+def test_folders_are_flushed_before_the_version_appears_and_its_name_after(tmp_path, monkeypatch):
+    flushed = []
+
+    def fsync(descriptor):
+        is_visible = (tmp_path / "v1").exists()
+        flushed.append((Path(f"/proc/self/fd/{descriptor}").readlink().relative_to(tmp_path), is_visible))
+
+    monkeypatch.setattr("os.fsync", fsync)
+    build(tmp_path, "v1", {DRAMA: [document("a", 1, 2)]}, calibration={})
+    folder = Path(".tmp-v1")
+    for path in (folder / "header.json", folder / "calibration.json", folder / "item" / "drama", folder):
+        assert (path, False) in flushed
+    assert flushed[-1] == (Path(), True)

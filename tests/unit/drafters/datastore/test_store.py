@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from drafters.datastore import Datastore, DatastoreError
@@ -79,6 +81,25 @@ def test_previous_is_the_youngest_text_over_all_segments(tmp_path):
 
 
 def test_the_calibration_travels_with_the_version(tmp_path):
-    assert build(tmp_path, "v1", {}).calibration is None
+    assert build(tmp_path, "v1", {}).calibration() is None
     store = build(tmp_path, "v2", {}, calibration={"weights": [1.0]})
-    assert store.calibration.read_text() == '{"weights": [1.0]}'
+    store.verify()
+    assert store.calibration() == {"weights": [1.0]}
+
+
+@pytest.mark.parametrize("content", ['{"weights": [1', '{"weights": [2.0]}', "", None])
+def test_a_broken_calibration_is_refused_by_name(tmp_path, content):
+    store = build(tmp_path, "v1", {}, calibration={"weights": [1.0]})
+    path = store.folder / "calibration.json"
+    path.unlink() if content is None else path.write_text(content)
+    for read in (store.verify, store.calibration):
+        with pytest.raises(DatastoreError, match=r"calibration\.json: (unreadable|its content)"):
+            read()
+
+
+def test_a_calibration_of_before_it_had_a_checksum_is_read(tmp_path):
+    store = build(tmp_path, "v1", {}, calibration={"weights": [1.0]})
+    header = json.loads((store.folder / "header.json").read_text())
+    del header["calibration_checksum"]
+    (store.folder / "header.json").write_text(json.dumps(header))
+    assert reopen(store).calibration() == {"weights": [1.0]}

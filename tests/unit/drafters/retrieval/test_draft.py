@@ -16,6 +16,7 @@ from tests.unit.drafters.builders import SMALL, document, segment
 
 BIG = np.dtype("<u4")
 WIDTH = 9
+LONG_CONTEXT = list(range(200, 210))  # outweighs any number of matches of one token
 
 
 def draft(output, prompt=(900,), pools=(), previous=(), floor=0.0, max_tokens=WIDTH, weights=None):
@@ -145,6 +146,19 @@ def test_a_draft_is_never_longer_than_its_room(max_tokens):
 def test_more_occurrences_than_there_is_room_for():
     parts = [(segment(*[[1, 2, 3]] * 40), GROUP) for _ in range(2 + MAX_CANDIDATES // 24)]
     assert tokens([1], pools=parts)[0] == 2
+
+
+@pytest.mark.parametrize("place", [0, 6, 11])
+def test_each_of_many_segments_has_room(place):
+    parts = [(segment(*[[1, 2, 3]] * 40), GROUP) for _ in range(11)]
+    parts.insert(place, (segment([*LONG_CONTEXT, 1, 50]), GROUP))
+    assert tokens([*LONG_CONTEXT, 1], pools=parts) == [50]
+
+
+def test_more_segments_than_candidates():
+    parts = [(segment([1, 2, 3]), GROUP) for _ in range(MAX_CANDIDATES + 40)]
+    assert tokens([1], pools=parts)[0] == 2
+    assert tokens([*LONG_CONTEXT, 1], pools=[(segment([*LONG_CONTEXT, 1, 50]), GROUP), *parts])[0] == 50
 
 
 def test_four_byte_tokens():

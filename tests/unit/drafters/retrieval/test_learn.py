@@ -1,6 +1,6 @@
 import numpy as np
 
-from drafters.retrieval.draft import NUM_FEATURES, NUM_SOURCES
+from drafters.retrieval.draft import NUM_FEATURES, NUM_SOURCES, NUM_WEIGHTS, chance, token_weights
 from drafters.retrieval.learn import learn_rows
 
 PROMPT = 3
@@ -22,7 +22,7 @@ class Lesson:
             features[None].astype(np.float64),
             np.array([len(draft)]),
         )
-        self.weights, squares = np.zeros(NUM_FEATURES), np.zeros(NUM_FEATURES)
+        self.weights, squares = np.zeros(NUM_WEIGHTS), np.zeros(NUM_WEIGHTS)
         self.counts = np.zeros((NUM_SOURCES, 2), np.int64)
         one = np.zeros(1, np.int64)
         learn_rows(
@@ -32,7 +32,7 @@ class Lesson:
             one,
             np.array([drafted_at]),
             np.array([num_proposed]),
-            mismatch_label,
+            np.array([mismatch_label]),
             self.weights,
             squares,
             state,
@@ -86,7 +86,7 @@ def test_repeated_lessons_converge_to_the_share_of_acceptances():
     generator = np.random.default_rng(0)
     features = np.zeros((1, NUM_FEATURES))
     features[0, 0] = 1.0
-    weights, squares = np.zeros(NUM_FEATURES), np.zeros(NUM_FEATURES)
+    weights, squares = np.zeros(NUM_WEIGHTS), np.zeros(NUM_WEIGHTS)
     state = (
         np.array([[7]], np.int32),
         np.ones((1, 1)),
@@ -104,11 +104,56 @@ def test_repeated_lessons_converge_to_the_share_of_acceptances():
             zero,
             np.array([1]),
             np.array([1]),
-            0.0,
+            np.zeros(1),
             weights,
             squares,
             state,
             counts,
         )
-    assert abs(1 / (1 + np.exp(-weights[0])) - 0.8) < 0.04
+    assert abs(chance(weights, features[0], 0, 7) - 0.8) < 0.04
     assert abs(counts[0, 1] / counts[0, 0] - 0.8) < 0.03
+
+
+def taught(*lessons):
+    """Weights after `lessons`: (token before, drafted token, whether it came), on equal evidence."""
+    weights, squares = np.zeros(NUM_WEIGHTS), np.zeros(NUM_WEIGHTS)
+    state = (
+        np.zeros((1, 1), np.int32),
+        np.ones((1, 1)),
+        np.zeros((1, 1), np.int8),
+        np.zeros((1, 1, NUM_FEATURES)),
+        np.array([1]),
+    )
+    one, counts = np.ones(1, np.int64), np.zeros((NUM_SOURCES, 2), np.int64)
+    for before, token, came in lessons:
+        state[0][0, 0] = token
+        context = np.array([[before, token if came else token + 1]], np.int32)
+        zero, length = np.zeros(1, np.int64), np.array([2])
+        learn_rows(context, length, zero, zero, one, one, np.zeros(1), weights, squares, state, counts)
+    return weights
+
+
+def test_a_token_that_is_often_refused_is_trusted_less_than_another_on_equal_evidence():
+    weights = taught(*[(4, 7, True), (5, 70000, False)] * 20)
+    evidence = np.zeros(NUM_FEATURES)
+    assert chance(weights, evidence, 900, 7) > 0.6 > 0.4 > chance(weights, evidence, 900, 70000)
+    assert chance(weights, evidence, 4, 900) > 0.6 > 0.4 > chance(weights, evidence, 5, 900)
+    assert chance(weights, evidence, 900, 901) == 0.5, "other tokens are judged as before"
+
+
+def test_the_pair_tells_what_neither_token_does():
+    pairs = [(4, 7, True), (4, 8, False), (5, 7, False), (5, 8, True)]
+    weights, evidence = taught(*pairs * 50), np.zeros(NUM_FEATURES)
+    for before, token, came in pairs:
+        assert (chance(weights, evidence, before, token) > 0.5) == came
+
+
+def test_token_weights_lie_behind_those_of_the_features_and_apart():
+    random = np.random.default_rng(0)
+    for before, token in random.integers(0, 2**31 - 1, (1000, 2)):
+        first, second, third = token_weights(before, token)
+        assert NUM_FEATURES <= first < second < third < NUM_WEIGHTS
+
+
+def test_token_ids_in_a_row_fall_into_different_buckets():
+    assert len({token_weights(1, token)[0] for token in range(1000)}) > 800

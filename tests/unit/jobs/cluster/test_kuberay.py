@@ -2,6 +2,7 @@ import json
 import os
 from pathlib import Path
 
+import jsonschema
 import pytest
 import yaml
 
@@ -9,6 +10,8 @@ from jobs.cluster.kuberay import cronjob, rayjob, render_cronjob, render_rayjob
 from pipeline.errors import ConfigError
 
 PLACE = ["cluster=kuberay", "cluster.kuberay.image=registry/laser:1"]
+# The fields that manifests here use, cut out of that of KubeRay 1.7. A new one is added from the CRD.
+SCHEMA = Path(__file__).parent / "rayjob_schema.json"
 # A folder with KubeRay's CRDs (helm-chart/kuberay-operator/crds of its repository).
 CRDS = os.environ.get("KUBERAY_CRDS")
 
@@ -23,6 +26,10 @@ def full_job(make_job):
         "cluster.kuberay.secret=hub",
         "cluster.kuberay.service_account=laser",
         "cluster.kuberay.node_selector={gpu: h100}",
+        "cluster.kuberay.image_pull_secrets=[registry]",
+        "cluster.kuberay.env={HTTPS_PROXY: 'http://proxy:3128', OMP_NUM_THREADS: 4}",
+        "cluster.kuberay.tolerations=[{key: team, operator: Equal, value: ml, effect: NoSchedule}]",
+        "cluster.kuberay.cache_gib=100",
         "cluster.kuberay.max_hours=6.5",
         "cluster.schedule.cron='30 2 * * 1-5'",
         "cluster.schedule.timezone=Europe/Berlin",
@@ -51,6 +58,33 @@ def test_the_pods_have_what_the_settings_say(full_job):
         assert container["image"] == "registry/laser:1"
         assert {"name": "data", "mountPath": "/data"} in container["volumeMounts"]
         assert {"name": "LASER_BACKEND", "value": "gpu"} in container["env"]
+
+
+def test_all_pods_find_their_image_and_a_node_and_ray_pods_have_a_cache(full_job):
+    cluster = rayjob(full_job)["spec"]["rayClusterSpec"]
+    ray_pods = [
+        group["template"]["spec"] for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"])
+    ]
+    cron_pod = cronjob(full_job)["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    wanted = {"key": "team", "operator": "Equal", "value": "ml", "effect": "NoSchedule"}
+    for pod in (*ray_pods, cron_pod):
+        assert pod["imagePullSecrets"] == [{"name": "registry"}]
+        assert wanted in pod["tolerations"]
+    assert "nvidia.com/gpu" in [entry["key"] for entry in ray_pods[1]["tolerations"]]
+    for pod in ray_pods:
+        container = pod["containers"][0]
+        variables = {entry["name"]: entry["value"] for entry in container["env"]}
+        assert (variables["HTTPS_PROXY"], variables["OMP_NUM_THREADS"]) == ("http://proxy:3128", "4")
+        assert {"name": "cache", "emptyDir": {"sizeLimit": "100Gi"}} in pod["volumes"]
+        (mount,) = [entry["mountPath"] for entry in container["volumeMounts"] if entry["name"] == "cache"]
+        for name in ("LASER_CACHE_DIR", "HF_HOME"):
+            assert variables[name].startswith(f"{mount}/")
+
+
+def test_without_a_cache_pods_have_no_volume_for_it(make_job):
+    head, _ = containers(rayjob(make_job(*PLACE, "cluster.kuberay.cache_gib=null")))
+    names = [entry["name"] for entry in (*head["env"], *head["volumeMounts"])]
+    assert not {"cache", "LASER_CACHE_DIR", "HF_HOME"} & set(names)
 
 
 def test_the_entrypoint_is_a_command_of_this_project(full_job, parsed_again):
@@ -122,19 +156,37 @@ def test_core_manifests_fit_the_schemas_of_kubernetes(full_job, version):
         validate(pod, version, strict=True)
 
 
-@pytest.mark.skipif(CRDS is None, reason="$KUBERAY_CRDS names no folder")
-def test_the_rayjob_fits_the_crd(full_job):
-    import jsonschema
+def test_the_rayjob_fits_the_fields_of_the_crd(full_job, make_job):
+    validator = jsonschema.Draft7Validator(_closed(json.loads(SCHEMA.read_text())))
+    for job in (full_job, make_job(*PLACE)):
+        assert not [error.message for error in validator.iter_errors(rayjob(job))]
+    wrong = rayjob(full_job)
+    wrong["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]["replica"] = 3
+    wrong["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["tolerations"][0]["keys"] = "x"
+    assert len(list(validator.iter_errors(wrong))) == 2  # the check can fail
 
+
+@pytest.mark.skipif(CRDS is None, reason="$KUBERAY_CRDS names no folder")
+def test_the_rayjob_fits_the_whole_crd_and_the_fields_are_of_it(full_job):
     crd = yaml.load((Path(CRDS or "") / "ray.io_rayjobs.yaml").read_text(), yaml.CSafeLoader)
     (schema,) = [
         version["schema"]["openAPIV3Schema"] for version in crd["spec"]["versions"] if version["name"] == "v1"
     ]
     validator = jsonschema.Draft7Validator(_closed(schema))
     assert not [error.message for error in validator.iter_errors(rayjob(full_job))]
-    wrong = rayjob(full_job)
-    wrong["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]["replica"] = 3
-    assert list(validator.iter_errors(wrong))  # the check can fail
+    fields = json.loads(SCHEMA.read_text())
+    template = fields.pop("definitions")["podTemplate"]
+    del fields["$comment"]
+    _assert_within(fields, schema, template)
+
+
+def _assert_within(fields, schema, template):
+    """All that `fields` say is said by `schema`; a reference stands for `template`."""
+    if isinstance(fields, dict):
+        for key, value in template.items() if "$ref" in fields else fields.items():
+            _assert_within(value, schema[key], template)
+    else:
+        assert fields == schema
 
 
 def _closed(schema):

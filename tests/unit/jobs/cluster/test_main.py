@@ -1,6 +1,11 @@
+import os
+import signal
+import time
+
 import pytest
 import yaml
 
+from jobs.cluster import ray_jobs
 from jobs.cluster.__main__ import main, parse
 from pipeline.errors import ConfigError
 
@@ -52,3 +57,50 @@ def test_the_manifest_has_the_defaults_of_the_nodes_and_not_of_this_machine(caps
     assert main(["render", "cluster=kuberay", "cluster.kuberay.image=x", "--job=generate"]) == 0
     manifest = yaml.safe_load(capsys.readouterr().out)
     assert manifest["spec"]["entrypoint"].startswith("python -m jobs.generate paths.data=/data ")
+
+
+@pytest.mark.parametrize(
+    ("sent", "code", "stopped", "message"),
+    [
+        (signal.SIGTERM, 143, ["night"], "error: night: stopped, because this process was"),
+        (signal.SIGINT, 130, [], "night goes on; `python -m jobs.cluster stop night` ends it"),
+    ],
+)
+def test_a_scheduler_that_ends_the_client_stops_the_job_and_ctrl_c_leaves_it(
+    capsys, monkeypatch, sent, code, stopped, message
+):
+    seen, before = [], signal.getsignal(signal.SIGTERM)
+
+    def follow(*_):
+        os.kill(os.getpid(), sent)
+        time.sleep(10)
+
+    monkeypatch.setattr(ray_jobs, "connect", lambda _: None)
+    monkeypatch.setattr(ray_jobs, "submit", lambda *_: "night")
+    monkeypatch.setattr(ray_jobs, "follow", follow)
+    monkeypatch.setattr(ray_jobs, "stop", lambda _, name: seen.append(name))
+    assert main(["submit", "cluster=ray"]) == code
+    assert message in capsys.readouterr().err
+    assert seen == stopped and signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["render", "cluster=crontab"],
+        ["schedule", "cluster=crontab"],
+        ["render", "cluster=airflow", "cluster.ray_jobs.dashboard=http://head:8265"],
+        ["schedule", "cluster=kuberay", "cluster.kuberay.image=i:1"],
+    ],
+)
+def test_what_runs_each_night_takes_no_fixed_cutoff(words, capsys):
+    assert main([*words, "history_cutoff=2026-11-22"]) == 2
+    assert "history_cutoff=2026-11-22T00:00Z: would be the same each night" in capsys.readouterr().err
+    assert main([*words, "history_cutoff=today"]) == 0
+    assert "history_cutoff=today" in capsys.readouterr().out
+
+
+def test_a_batch_script_with_a_fixed_cutoff_is_rendered_with_a_warning(capsys):
+    assert main(["render", "cluster=slurm", "history_cutoff=2026-11-22"]) == 0
+    captured = capsys.readouterr()
+    assert "history_cutoff=2026-11-22" in captured.out and "write history_cutoff=today" in captured.err

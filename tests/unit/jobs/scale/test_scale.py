@@ -4,9 +4,10 @@ import pytest
 
 from jobs.scale.__main__ import driver_costs, main
 from jobs.scale.speedup import Speedup, Timing, shard_spans
-from jobs.scale.tables import load_costs, save_costs, speedup_table
+from jobs.scale.tables import load_costs, memory_line, save_costs, speedup_table
 from pipeline.errors import DataError
 from pipeline.scale.costs import Cost
+from pipeline.scale.memory import Memory
 from pipeline.storage.layout import RunLayout
 from pipeline.storage.parts import commit_part
 from tests.generation import FINGERPRINT, make_plan, make_result
@@ -55,6 +56,17 @@ def test_costs_survive_their_file(tmp_path):
         load_costs(tmp_path / "costs.json")
 
 
+def test_memory_is_told_by_the_row_and_at_full_size():
+    memory = Memory((1000, 3000), (2 * 2**20, 4 * 2**20))
+    assert memory.per_row_bytes == pytest.approx(2**20 / 1000)
+    assert memory.fixed_bytes == pytest.approx(2**20)
+    line = memory_line(memory, 1_048_575_000)
+    assert line.startswith(
+        "driver's memory: 1,049 bytes a row and 1 MiB (2 MiB at 1,000, 4 MiB at 3,000 rows)"
+    )
+    assert line.endswith("; 1,024.0 GiB at 1,048,575,000 rows")
+
+
 def test_a_run_is_played_with_ten_to_a_thousand_workers(run, tmp_path, capsys):
     save_costs(COSTS, tmp_path / "bench" / "costs.json")
     words = ["simulate", f"--run={run.root}", "--entities=100000", "--faster=1", f"paths.data={tmp_path}"]
@@ -70,6 +82,7 @@ def test_a_run_is_played_with_ten_to_a_thousand_workers(run, tmp_path, capsys):
         (["grow"], "grow: no such verb; one of speedup, costs, simulate"),
         (["simulate"], "--run: missing"),
         (["costs", "--rows=many"], "--rows=many: must be positive integers"),
+        (["costs", "--memory-rows=5,5"], "--memory-rows=5,5: needs two sizes"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_code_2(words, message, capsys, tmp_path):

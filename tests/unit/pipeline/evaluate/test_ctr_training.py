@@ -5,9 +5,11 @@ from datetime import timedelta
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 
 pytest.importorskip("torch_rechub", reason="make evaluate installs the CTR library")
 
+from pipeline.evaluate import train
 from pipeline.evaluate.features import make_inputs
 from pipeline.evaluate.results import Trial
 from pipeline.evaluate.split import split_events
@@ -70,6 +72,31 @@ def test_a_planted_signal_is_found_and_lost_when_shuffled(model):
 def test_a_training_repeats_exactly_and_equal_knowledge_gives_equal_results():
     assert auc("deepfm", "greedy", 3) == auc("deepfm", "strict", 3)
     assert auc("deepfm", "greedy", 3) != auc("deepfm", "greedy", 4)
+
+
+@pytest.mark.parametrize("model", CTR_MODELS)
+def test_paired_trials_begin_alike_and_see_the_same_batches(model, monkeypatch):
+    """Only the vectors differ: every other parameter begins as in the other trial, `none` included."""
+    seen = []
+
+    def fit(built, columns, labels, bench, rng):
+        order = rng.permutation(1000)
+        next_random = torch.rand(8)  # what dropout would draw next
+        trained = {name: value.detach().clone() for name, value in built.named_parameters()}
+        trained = {name: value for name, value in trained.items() if not name.endswith("knowledge.0.weight")}
+        seen.append((order, next_random, trained))
+        return 1
+
+    monkeypatch.setattr(train, "_fit", fit)
+    for knowledge in ("none", "greedy", "shuffled"):
+        auc(model, knowledge, 3)
+    order, next_random, parameters = seen[0]
+    assert any("knowledge.1.weight" in name for name in parameters)
+    for other_order, other_random, other in seen[1:]:
+        assert np.array_equal(order, other_order)
+        assert torch.equal(next_random, other_random)
+        assert parameters.keys() == other.keys()
+        assert all(torch.equal(value, other[name]) for name, value in parameters.items())
 
 
 def test_processes_give_the_results_of_one_process_in_order():

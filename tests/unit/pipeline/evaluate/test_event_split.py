@@ -9,7 +9,7 @@ import pytest
 from pipeline.errors import ConfigError
 from pipeline.evaluate.split import TEST, TRAIN, VALIDATION, choose_cutoff, most_active, split_events
 from pipeline.evaluation_settings import EvaluationSettings
-from tests.evaluation import DAILY, IDS, START, interactions, tables_of
+from tests.evaluation import DAILY, IDS, START, interactions
 from tests.generation import run_settings
 
 
@@ -50,10 +50,29 @@ def test_a_given_cutoff_decides():
 
 def test_the_most_active_are_chosen_and_of_equals_the_first_id():
     table = interactions([("a", "x", 5, 0), ("b", "x", 5, 1), ("b", "y", 5, 2), ("c", "z", 1, 3)])
-    chosen = most_active(tables_of(table), 2)
+    chosen = most_active(table, 2, START + timedelta(days=9))
     assert chosen["user"].to_pylist() == ["b", "a"]
     assert chosen["item"].to_pylist() == ["x", "y"]
-    assert len(most_active(tables_of(table), "all")["user"]) == 3
+    assert len(most_active(table, "all", START + timedelta(days=9))["user"]) == 3
+
+
+def test_activity_after_the_cutoff_chooses_nobody():
+    before = [("a", "x", 5, 0), ("a", "y", 5, 1), ("b", "y", 5, 2), ("c", "y", 5, 3)]
+    after = [(user, "y", 1, 20 + day) for day in range(9) for user in ("c", "new1", "new2")]
+    quiet, busy = (
+        most_active(interactions(before + later), 4, START + timedelta(days=10))
+        for later in (after[:3], after)
+    )
+    assert quiet == busy
+    assert quiet["user"].to_pylist()[:2] == ["a", "b"]
+    assert len({"new1", "new2"} & set(quiet["user"].to_pylist())) == 2  # two fifths of four, rounded
+
+
+def test_prompts_end_where_the_validation_begins():
+    events = split_events(DAILY, IDS, START + timedelta(days=30), EvaluationSettings())
+    assert events.prompt_cutoff == START + timedelta(days=27)
+    first = events.times[np.concatenate([events.of_part(VALIDATION), events.of_part(TEST)])].min()
+    assert (events.prompt_cutoff - START) == timedelta(microseconds=int(first - events.times[0]))
 
 
 def test_one_kind_of_label_is_refused_by_name():
@@ -68,9 +87,9 @@ def test_implicit_feedback_is_refused():
         split_events(table, IDS, START + timedelta(days=8), EvaluationSettings())
 
 
-def test_warm_tests_are_of_users_seen_before():
-    rows = [("u0", f"i{n % 4}", 1 + 4 * (n % 3 > 0), n) for n in range(20)]
-    rows += [("u1", "i0", 5, 21), ("u1", "i1", 1, 22), ("u0", "i1", 1, 23)]
+def test_warm_tests_are_of_users_that_were_trained():
+    rows = [("u0", f"i{n % 4}", 1 + 4 * (n % 3 > 0), n) for n in range(19)] + [("u2", "i3", 5, 19)]
+    rows += [("u1", "i0", 5, 21), ("u1", "i1", 1, 22), ("u0", "i1", 1, 23), ("u2", "i1", 1, 24)]
     events = split_events(interactions(rows), IDS, START + timedelta(days=20), EvaluationSettings())
-    assert events.warm.tolist() == [22]
-    assert np.array_equal(events.of_part(TEST), [20, 21, 22])
+    assert events.warm.tolist() == [22]  # u2 came with the validation, u1 with the test
+    assert np.array_equal(events.of_part(TEST), [20, 21, 22, 23])

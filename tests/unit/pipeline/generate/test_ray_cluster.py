@@ -1,7 +1,12 @@
-import pytest
+from types import SimpleNamespace
 
-from pipeline.errors import ConfigError
-from pipeline.generate.ray_cluster import Node, PoolSize, size_pool, usable_cpus
+import pytest
+from ray.exceptions import GetTimeoutError
+
+from pipeline.environment import BACKEND_VARIABLE
+from pipeline.errors import ConfigError, GenerationError
+from pipeline.generate import ray_cluster
+from pipeline.generate.ray_cluster import Node, PoolSize, nodes, size_pool, usable_cpus, with_gpus
 from pipeline.settings import ClusterSettings
 
 # cluster settings, tensor parallel size, [(cores, GPUs) of each machine], expected (workers, cores, GPUs)
@@ -76,3 +81,60 @@ def test_a_cluster_may_be_asked_for_more_workers_than_fit_now_and_auto_follows_i
     assert auto == PoolSize(2, 2, 0, may_grow=True)
     assert auto.num_fitting([Node(4, 0), Node(7, 0), Node(1, 0)]) == 5
     assert PoolSize(1, 4, 2, may_grow=True).num_fitting([Node(64, 8), Node(8, 8), Node(64, 0)]) == 6
+
+
+class Arriving:
+    """Ray on a cluster whose machine with GPUs comes when it has been asked for, or never."""
+
+    def __init__(self, comes):
+        self.comes, self.asked, self.cancelled = comes, [], 0
+        self.machines = [{"CPU": 8.0}]
+
+    def remote(self, function):
+        return SimpleNamespace(options=lambda **wanted: SimpleNamespace(remote=lambda: self.ask(wanted)))
+
+    def ask(self, wanted):
+        self.asked.append(wanted)
+        return "ref"
+
+    def get(self, ref, timeout):
+        if not self.comes:
+            raise GetTimeoutError
+        self.machines.append({"CPU": 64.0, "GPU": 8.0})
+
+    def cancel(self, ref):
+        self.cancelled += 1
+
+    def nodes(self):
+        return [{"Alive": True, "Resources": resources} for resources in self.machines]
+
+
+@pytest.mark.parametrize("backend", ["gpu", None])
+def test_engines_that_need_gpus_wait_for_the_first_machine_that_has_some(monkeypatch, backend):
+    fake = Arriving(comes=True)
+    monkeypatch.setattr(ray_cluster, "ray", fake)
+    monkeypatch.setattr(ray_cluster, "is_cpu_build", lambda: backend is not None)
+    monkeypatch.setenv(BACKEND_VARIABLE, backend or "")
+    cluster = ClusterSettings(address="ray:6379")
+    machines = with_gpus(cluster, 2, nodes())
+    assert fake.asked == [{"num_cpus": 0, "num_gpus": 2}]
+    assert size_pool(cluster, 2, machines) == PoolSize(4, 4, 2, may_grow=True)
+    with_gpus(cluster, 2, machines)
+    assert len(fake.asked) == 1  # nothing to wait for
+
+
+def test_the_first_machine_with_gpus_is_not_waited_for_for_ever(monkeypatch):
+    fake = Arriving(comes=False)
+    monkeypatch.setattr(ray_cluster, "ray", fake)
+    monkeypatch.setenv(BACKEND_VARIABLE, "gpu")
+    wanted = ClusterSettings(address="ray:6379", no_worker_timeout_sec=60)
+    with pytest.raises(GenerationError, match=r"with 2 GPUs .* in 60 s \(cluster\.no_worker_timeout_sec\)"):
+        with_gpus(wanted, 2, nodes())
+    assert fake.cancelled == 1
+
+
+@pytest.mark.parametrize(("backend", "address"), [("cpu", "ray:6379"), ("gpu", None)])
+def test_engines_on_cpus_and_those_of_this_machine_wait_for_nothing(monkeypatch, backend, address):
+    monkeypatch.setattr(ray_cluster, "ray", None)
+    monkeypatch.setenv(BACKEND_VARIABLE, backend)
+    assert with_gpus(ClusterSettings(address=address), 1, [Node(8, 0)]) == [Node(8, 0)]

@@ -48,7 +48,7 @@ def test_giving_up_leaves_what_runs_alone():
     assert queue.is_finished
 
 
-def test_the_last_attempt_runs_row_by_row_and_a_bad_row_costs_no_attempt():
+def test_the_last_attempt_runs_row_by_row_until_a_bad_row_is_known_and_that_costs_no_attempt():
     queue = ShardQueue(["a"], max_attempts=2)
     queue.take(True)
     assert not queue.runs_row_by_row("a")
@@ -56,10 +56,38 @@ def test_the_last_attempt_runs_row_by_row_and_a_bad_row_costs_no_attempt():
     for row in range(MAX_BAD_ROWS):
         assert queue.take(True) == "a" and queue.runs_row_by_row("a")
         queue.failed("a", f"row {row}", bad_row=row)
+        assert queue.take(True) == "a" and not queue.runs_row_by_row("a")  # the others, together
+        queue.failed("a", "engine raised again")
     assert queue.bad_rows("a") == {row: f"row {row}" for row in range(MAX_BAD_ROWS)}
-    assert queue.take(True) == "a"
+    assert queue.take(True) == "a" and queue.runs_row_by_row("a")
     queue.failed("a", "one row too many", bad_row=MAX_BAD_ROWS)
     assert queue.is_finished and queue.unfinished == {"a": "one row too many"}
+
+
+def test_the_rows_beside_a_bad_one_are_done_together():
+    queue = ShardQueue(["a"], max_attempts=2)
+    for reason, row in (("engine raised", None), ("row 7", 7)):
+        queue.take(True)
+        queue.failed("a", reason, row)
+    assert queue.take(True) == "a" and not queue.runs_row_by_row("a") and queue.bad_rows("a") == {7: "row 7"}
+    queue.done("a")
+    assert queue.is_finished and not queue.unfinished
+
+
+def test_finding_a_bad_row_is_no_failure_in_a_row():
+    queue = ShardQueue(["a"], max_attempts=2)
+    for row in (None, 0):
+        queue.take(True)
+        queue.failed("a", "x", row)
+    assert queue.num_failures_in_a_row == 1
+
+
+def test_a_shard_whose_rows_are_innocent_uses_its_attempts_and_is_never_run_row_by_row():
+    queue = ShardQueue(["a"], max_attempts=3)
+    for _ in range(3):
+        assert queue.take(True) == "a" and not queue.runs_row_by_row("a")
+        queue.failed("a", "no upload", rows_are_innocent=True)
+    assert queue.is_finished and queue.unfinished == {"a": "no upload"}
 
 
 def test_a_single_attempt_is_never_row_by_row():

@@ -50,3 +50,23 @@ def test_a_rest_between_shards_is_no_silence(watchdog, clock):
     clock.now = 50
     watchdog.alive(0)
     assert watchdog.complaint(0) is None
+
+
+def test_a_driver_that_stood_still_blames_no_worker(watchdog, clock, caplog):
+    watchdog.ready(0)
+    clock.now = 5
+    watchdog.driver_round()
+    clock.now = 30  # 25 s in one round, with a stall timeout of 10
+    watchdog.driver_round()
+    assert watchdog.complaint(0) is None and "the driver stood still for 25 s" in caplog.text
+    for clock.now in range(31, 42):
+        watchdog.driver_round()
+    assert watchdog.complaint(0) == "hung: no progress for 11 s (cluster.stall_timeout_sec)"
+
+
+def test_a_long_stall_timeout_allows_for_long_rounds(clock):
+    dog = Watchdog(stall_timeout_sec=600, start_timeout_sec=600, clock=clock)
+    dog.starting(0)
+    for clock.now in range(0, 660, 55):
+        dog.driver_round()
+    assert dog.complaint(0) == "not ready after 605 s (cluster.start_timeout_sec)"

@@ -2,7 +2,7 @@ from datetime import UTC, datetime
 
 import pyarrow as pa
 
-from pipeline.night.changes import BASE, compare, counts_by_kind, is_unchanged, rows_to_plan
+from pipeline.night.changes import BASE, compare, counts_by_kind, is_planned, is_unchanged
 from pipeline.schemas import GROUPS, PROMPTS
 from tests.publishing import TEXT_FINGERPRINT, entities
 
@@ -74,7 +74,7 @@ def test_users_and_items_of_one_id_are_told_apart():
     )
     counts = counts_by_kind(table)
     assert counts["user"]["carried"] == 1 and counts["item"]["new"] == counts["item"]["planned"] == 1
-    planned = rows_to_plan(tonight, table)
+    planned = tonight.filter(pa.array(is_planned(tonight, table)))
     assert planned.select(["kind", "entity_id"]).to_pylist() == [{"kind": "item", "entity_id": "1"}]
     assert not is_unchanged(table)
 

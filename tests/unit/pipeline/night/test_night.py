@@ -7,17 +7,19 @@ from types import SimpleNamespace
 import pyarrow as pa
 import pytest
 
-from pipeline.errors import PublishError
+from pipeline.errors import DataError, PublishError, Terminated
 from pipeline.models import ModelSource
 from pipeline.night import night as night_module
 from pipeline.night.night import run_night
 from pipeline.prompts import RenderedPrompts
 from pipeline.publish.snapshot import snapshot_in_force, versions
-from pipeline.publish_settings import NightlySettings
+from pipeline.publish_settings import NightlySettings, PublishSettings
 from pipeline.schemas import FAILED, GROUPS, INTERACTIONS, ITEMS, PROMPTS, USERS
-from pipeline.settings import PathsSettings
+from pipeline.settings import PathsSettings, ReportSettings
 from pipeline.storage.layout import DatasetLayout
 from tests.publishing import entities, finished_run, settings_of
+
+WRITE_REPORT = night_module._write_report
 
 
 class World:
@@ -30,8 +32,11 @@ class World:
         self.changes: dict = {}  # of the knowledge rows
         self.num_generations = 0
         self.reports: list[str] = []
+        self.broken: BaseException | None = None  # what reading the tables raises
 
     def tables(self, settings) -> SimpleNamespace:
+        if self.broken is not None:
+            raise self.broken
         empty = {"users": USERS, "items": ITEMS, "interactions": INTERACTIONS, "failed": FAILED}
         return SimpleNamespace(**{name: schema.empty_table() for name, schema in empty.items()})
 
@@ -72,7 +77,7 @@ def world(tmp_path, monkeypatch) -> World:
         "resolve_model": lambda *_: ModelSource("/m", "1", is_local=True, tokenizer_hash="0" * 64),
         "generate_plan": world.generate,
         "record_summary": lambda *_: None,
-        "_write_report": lambda run, layout: world.reports.append(run.root.name),
+        "_write_report": lambda run, layout, gateway: world.reports.append(run.root.name),
     }
     for name, function in replaced.items():
         monkeypatch.setattr(night_module, name, function)
@@ -120,16 +125,28 @@ def test_only_gone_entities_make_a_version_too(world):
     assert two["version"] == "two" and snapshot_in_force(world.layout).counts == {"user": 2, "item": 1}
 
 
+def test_a_torn_export_is_told_before_anything_is_generated(world):
+    everyone = entities("user", *(f"u{number}" for number in range(30)), prompt="y")
+    world.rows = everyone
+    world.night(run_id="one")
+    world.rows = everyone[:1] + entities("user", "new")
+    with pytest.raises(PublishError, match="29 of 30 users in force would leave the snapshot"):
+        world.night(run_id="two")
+    assert world.record("two")["error"].startswith("plan: 29 of 30") and world.num_generations == 1
+    two = world.night(run_id="two", publish=PublishSettings(max_gone_fraction=1.0))
+    assert two["status"] == "done" and snapshot_in_force(world.layout).counts["user"] == 2
+
+
 def test_a_night_that_is_not_valid_fails_and_goes_on_once_its_rows_are_mended(world):
     world.night(run_id="one")
-    world.rows = entities("user", "u1", "u2", prompt="x")
-    world.failing = ("u2",)
-    with pytest.raises(PublishError, match="1 of 2 planned texts failed"):
+    world.rows = entities("user", "u1", "u2", "u3", prompt="x") + entities("item", "i1", "i2")
+    world.failing = ("u2", "u3")
+    with pytest.raises(PublishError, match="2 of 3 planned texts failed"):
         world.night()
     (failed,) = {path.parent.name for path in world.layout.runs.glob("*/night.json")} - {"one"}
     record = world.record(failed)
-    assert record["status"] == "failed" and record["error"].startswith("validate: 1 of 2 planned")
-    assert record["counts"]["user"]["failed"] == record["counts"]["user"]["kept_old"] == 1
+    assert record["status"] == "failed" and record["error"].startswith("validate: 2 of 3 planned")
+    assert (record["counts"]["user"]["failed"], record["counts"]["user"]["kept_old"]) == (2, 1)
     assert snapshot_in_force(world.layout).version == "one" and world.reports == ["one", failed]
 
     world.failing = ()  # as `retry_failed=true` leaves it
@@ -146,3 +163,73 @@ def test_a_night_that_stops_after_any_step_goes_on_under_its_id(world, step):
     done = world.night()
     assert done["run_id"] == stopped["run_id"] == snapshot_in_force(world.layout).version
     assert done["status"] == "done" and versions(world.layout) == [done["run_id"]]
+
+
+@pytest.fixture
+def pushed(monkeypatch) -> list[str]:
+    """Gateways that a report went to; reports are real."""
+    gateways: list[str] = []
+    monkeypatch.setattr("pipeline.report.write.push", lambda figures, gateway: gateways.append(gateway))
+    return gateways
+
+
+@pytest.fixture
+def reporting(monkeypatch, pushed, world) -> World:
+    monkeypatch.setattr(night_module, "_write_report", WRITE_REPORT)
+    return world
+
+
+GATEWAY = ReportSettings(pushgateway="gateway:9091")
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (DataError("u.data: no such file"), "u.data: no such file"),
+        (ZeroDivisionError("unexpected"), "unexpected"),
+        (KeyboardInterrupt(), "KeyboardInterrupt"),
+        (Terminated(), "ended by SIGTERM"),
+    ],
+)
+def test_a_night_that_fails_before_its_plan_is_recorded_and_reported(reporting, pushed, error, reason):
+    reporting.broken = error
+    with pytest.raises(type(error)):
+        reporting.night(report=GATEWAY, run_id="mine")
+    record, run = reporting.record("mine"), reporting.layout.run("mine")
+    assert (record["status"], record["error"]) == ("failed", f"tables: {reason}")
+    assert "The night failed at step tables" in run.report("md").read_text()
+    assert reason in run.report("md").read_text()
+    assert 'knowledge_run_success{dataset="toy"} 0.0' in run.metrics.read_text()
+    assert pushed == ["gateway:9091"]
+
+    reporting.broken = None
+    done = reporting.night(run_id="mine")
+    assert (done["status"], done["run_id"]) == ("done", "mine")
+
+
+def test_what_is_unexpected_in_a_later_step_is_reported_too(reporting, monkeypatch):
+    monkeypatch.setattr(night_module, "content_of_run", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        reporting.night(run_id="mine")
+    assert reporting.record("mine")["status"] == "failed"
+    assert "division by zero" in reporting.layout.run("mine").report("md").read_text()
+
+
+def test_a_failing_report_does_not_hide_why_the_night_failed(world, monkeypatch):
+    monkeypatch.setattr(night_module, "_write_report", lambda *_: {}["key"])
+    world.broken = DataError("u.data: no such file")
+    with pytest.raises(DataError, match=r"u\.data"):
+        world.night()
+
+
+def test_a_night_without_changes_is_pushed_too(reporting, pushed):
+    reporting.night(run_id="one", report=GATEWAY)
+    reporting.night(run_id="two", report=GATEWAY)
+    assert reporting.num_generations == 1 and not reporting.layout.run("two").manifest.exists()
+    assert pushed == ["gateway:9091"] * 2
+
+
+def test_a_stop_before_the_plan_leaves_the_name_to_the_next_night(world):
+    stopped = world.night(nightly=NightlySettings(stop_after="tables"))
+    assert stopped["status"] == "stopped"
+    assert world.night()["run_id"] == stopped["run_id"]

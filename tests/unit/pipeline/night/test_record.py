@@ -31,6 +31,30 @@ def content(layout, run_id="n1") -> dict:
     return json.loads(layout.run(run_id).night.read_text())
 
 
+def test_a_night_is_told_before_its_plan_says_which_it_is(layout):
+    record = NightRecord("toy")
+    record.begin(layout.run("2026-11-22"), note="x")
+    assert (content(layout, "2026-11-22")["status"], record.run_id) == ("running", "2026-11-22")
+    with pytest.raises(DataError), record.step("tables"):
+        raise DataError("u.data is gone")
+    assert content(layout, "2026-11-22")["error"] == "tables: u.data is gone"
+    assert free_run_id(layout, "2026-11-22") == "2026-11-22", "it has done nothing under that name"
+
+    again = NightRecord("toy")
+    again.begin(layout.run("2026-11-22"))
+    assert content(layout, "2026-11-22")["steps"] == [] and "note" not in content(layout, "2026-11-22")
+    again.bind(layout.run("2026-11-22"), "i", None)
+    assert free_run_id(layout, "2026-11-22") == "2026-11-22-2"
+
+
+def test_a_night_that_goes_on_takes_its_own_folder(layout):
+    begun(layout, "n1")
+    record = NightRecord("toy")
+    record.begin(layout.run("n2"))
+    record.bind(layout.run("n1"), "i", None)
+    assert record.run_id == content(layout, "n1")["run_id"] == "n1" and not layout.run("n2").root.exists()
+
+
 def test_steps_before_the_run_had_a_name_are_written_with_it(layout):
     record = begun(layout)
     assert content(layout)["status"] == "running"

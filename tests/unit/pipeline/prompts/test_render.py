@@ -39,7 +39,7 @@ def test_every_entity_is_a_prompt_or_a_failure(world, kar, make_model, tokenizer
     assert rendered.prompts.schema.equals(PROMPTS) and rendered.failed.schema.equals(FAILED)
     assert rendered.prompts["entity_id"].to_pylist() == ["i1", "i2", "u1", "u2", "u3"]
     [failure] = rendered.failed.to_pylist()
-    assert (failure["entity_id"], failure["kind"], failure["stage"]) == ("u4", "user", "generate")
+    assert (failure["entity_id"], failure["kind"], failure["stage"]) == ("u4", "user", "prompt")
     assert failure["reason"] == "no interactions before the cutoff"
     for row in rendered.prompts.to_pylist():
         assert row["prompt_token_ids"] == tokenizer(row["prompt"], add_special_tokens=False)["input_ids"]

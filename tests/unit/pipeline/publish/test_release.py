@@ -1,16 +1,19 @@
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
 from drafters.datastore import Datastore
 from drafters.datastore.format import entity_key
-from pipeline.errors import CorruptPartError, DataError, PublishError
+from pipeline.errors import BusyError, CorruptPartError, DataError, PublishError
 from pipeline.pools import usable_version, version_in_force
 from pipeline.publish.content import content_of_run
-from pipeline.publish.release import publish_run
+from pipeline.publish.release import check_gone, publish_run
 from pipeline.publish.snapshot import (
     SUCCESS,
     read_snapshot,
@@ -18,7 +21,7 @@ from pipeline.publish.snapshot import (
     snapshot_rows,
     versions,
 )
-from pipeline.publish.versions import prune, rollback
+from pipeline.publish.versions import prune, prune_if_possible, rollback
 from pipeline.publish.writer import SnapshotWriter
 from pipeline.publish_settings import PublishSettings
 from pipeline.schemas import KNOWLEDGE
@@ -108,13 +111,13 @@ def test_an_entity_that_failed_keeps_its_previous_knowledge_or_is_absent(layout)
     [
         ({"text": " \n"}, {}, r"4 of 4 texts are empty, more than publish.max_empty_fraction=0.01"),
         ({"finish_reason": "repetition"}, {"max_looping_fraction": 0.2}, "4 of 4 texts are looping"),
-        ({}, {"failed": True}, "1 of 4 planned texts failed"),
+        ({}, {"failed": True}, "2 of 4 planned texts failed"),
     ],
 )
 def test_a_snapshot_that_is_not_valid_leaves_the_old_one_in_force(layout, changes, bounds, reason):
     first = first_night(layout)
     rows = entities("user", "u1", "u2", prompt="x") + entities("item", "i1", "i2", prompt="x")
-    failing = ("u1",) if bounds.pop("failed", False) else ()
+    failing = ("u1", "u2") if bounds.pop("failed", False) else ()
     run = finished_run(layout, "n2", rows, failing=failing, **changes)
     with pytest.raises(PublishError, match=reason) as error:
         publish(layout, run, settings_of(publish=PublishSettings(**bounds)))
@@ -184,12 +187,15 @@ def test_pruning_keeps_the_newest_and_always_the_one_in_force(layout):
     first_night(layout)
     for number in range(2, 6):
         publish(layout, finished_run(layout, f"n{number}", entities("user", "u3", prompt=f"{number}")))
-    rollback(layout, "n2")
-    assert prune(layout, keep_versions=2) == ["n1", "n3"]
-    assert versions(layout) == ["n2", "n4", "n5"]
+    rollback(layout, "n3")
+    assert prune(layout, keep_versions=2) == ["n1"]  # n2 is what a rollback would return to
+    assert versions(layout) == ["n2", "n3", "n4", "n5"]
+    rollback(layout, "n5")
+    assert prune(layout, keep_versions=2) == ["n2"]  # n4 was left, n3 is what a rollback would return to
+    assert versions(layout) == ["n3", "n4", "n5"]
     stores = {read_snapshot(layout, version).datastore_version for version in versions(layout)}
     assert {path.name for path in layout.datastore.iterdir()} == stores
-    assert {path.name for path in layout.knowledge.iterdir() if path.is_dir()} == {"n2", "n4", "n5"}
+    assert {path.name for path in layout.knowledge.iterdir() if path.is_dir()} == {"n3", "n4", "n5"}
 
 
 def test_publishing_again_is_harmless_but_never_undoes_a_later_version(layout):
@@ -228,3 +234,122 @@ def test_success_is_written_last(layout):
     assert versions(layout) == []
     with pytest.raises(DataError, match="version=n1: no complete snapshot"):
         snapshot_in_force(layout)
+
+
+def next_night(layout, version):
+    return publish(layout, finished_run(layout, version, entities("user", "u3", prompt=version)))
+
+
+def test_no_rollback_returns_to_a_version_that_one_left(layout):
+    first_night(layout)
+    for version in ("n2", "n3"):
+        next_night(layout, version)
+    assert rollback(layout, None).version == "n2"
+    next_night(layout, "n4")
+    prune(layout, keep_versions=2)
+    assert rollback(layout, None).version == "n2"
+    assert rollback(layout, "n3").version == "n3"  # asked for by name
+    next_night(layout, "n5")
+    assert rollback(layout, None).version == "n3"
+
+
+def test_a_run_that_a_rollback_left_is_not_published_again_in_passing(layout):
+    first_night(layout)
+    run = layout.run(next_night(layout, "n2").run_id)
+    base = rollback(layout, None)
+    with pytest.raises(PublishError, match="rollback version=n2"):
+        publish_run(layout, run, settings_of(), content_of_run(layout, run, base), lambda name: nullcontext())
+    assert snapshot_in_force(layout).version == "n1"
+
+
+def test_an_unreadable_version_is_passed_over_unless_it_is_in_force(layout, caplog):
+    first_night(layout)
+    for version in ("n2", "n3", "n4"):
+        next_night(layout, version)
+    (layout.snapshot("n2") / SUCCESS).write_text("{")
+    assert versions(layout) == ["n1", "n3", "n4"] and "version n2 is passed over" in caplog.text
+    assert prune(layout, keep_versions=2) == ["n1"]
+    assert layout.snapshot("n2").exists(), "a person may want to look at it"
+    assert rollback(layout, None).version == "n3"
+    (layout.snapshot("n3") / SUCCESS).write_text("{")
+    with pytest.raises(CorruptPartError, match="n3/_SUCCESS"):
+        snapshot_in_force(layout)
+
+
+def test_what_hinders_pruning_is_a_warning(layout, monkeypatch, caplog):
+    def refuses(folder):
+        raise PermissionError(f"{folder}: not yours")
+
+    first_night(layout)
+    for version in ("n2", "n3"):
+        next_night(layout, version)
+    monkeypatch.setattr("pipeline.publish.versions.remove_folder", refuses)
+    assert prune_if_possible(layout, 2) == []
+    assert "old versions were not removed" in caplog.text and "not yours" in caplog.text
+
+
+def test_a_lost_lock_puts_nothing_in_force(layout):
+    def lost():
+        raise BusyError("this process lost the lock")
+
+    first_night(layout)
+    run = finished_run(layout, "n2", entities("user", "u3"))
+    content = content_of_run(layout, run, snapshot_in_force(layout))
+    with pytest.raises(BusyError):
+        publish_run(layout, run, settings_of(), content, lambda name: nullcontext(), lost)
+    assert versions(layout) == ["n1"] and snapshot_in_force(layout).version == "n1"
+
+
+@pytest.mark.parametrize(("cutoff", "reason"), [(None, "3 are gone"), (1, "3 saw events after")])
+def test_a_snapshot_does_not_shrink_unasked(layout, cutoff, reason):
+    users = tuple(f"u{number}" for number in range(10))
+    data_tables(layout, users=users, items=("i1",))
+    publish(layout, finished_run(layout, "n1", entities("user", *users) + entities("item", "i1")))
+    data_tables(layout, users=users[: 7 if cutoff is None else 10], items=("i1",))
+    run = finished_run(layout, "n2", entities("user", "u0", prompt="x"))
+    content = content_of_run(layout, run, snapshot_in_force(layout))
+    if cutoff is not None:
+        withheld = pc.is_in(content.changes["entity_id"], pa.array(["u7", "u8", "u9"]))
+        changed = pc.if_else(withheld, "withheld", content.changes["change"])
+        changes = content.changes.set_column(2, content.changes.schema.field(2), changed)
+        content = replace(content, changes=changes)
+    with pytest.raises(
+        PublishError, match=rf"3 of 10 users in force .*{reason}.*max_gone_fraction=1 goes on"
+    ):
+        publish_run(layout, run, settings_of(), content, lambda name: nullcontext())
+    assert snapshot_in_force(layout).version == "n1"
+    check_gone(content.base, content.changes, 1.0)
+
+
+def test_pools_that_were_damaged_before_the_publication_are_built_again(layout):
+    run = finished_run(layout, "n1", entities("user", "u1"))
+    content = content_of_run(layout, run, None)
+
+    @contextmanager
+    def damaging(name):
+        yield
+        if name == "datastore":
+            (tokens,) = layout.datastore.glob("*/user/g0/*.tokens")
+            tokens.chmod(0o644)
+            tokens.write_bytes(b"")
+
+    with pytest.raises(CorruptPartError, match="tokens"):
+        publish_run(layout, run, settings_of(), content, damaging)
+    assert publish(layout, run).version == "n1"
+    assert previous_text(layout, "user", "g0", "u1") == [3, 5, 6, 7, 3]
+
+
+def test_kept_ids_are_looked_up_once_for_each_kind(layout, monkeypatch):
+    users = tuple(f"u{number}" for number in range(6))
+    data_tables(layout, users=users, items=())
+    rows = [row for n, user in enumerate(users) for row in entities("user", user, group=f"g{n}")]
+    publish(layout, finished_run(layout, "n1", rows))
+    lookups = []
+
+    def is_in(values, value_set):
+        lookups.append(len(values))
+        return pc.is_in(values, value_set=value_set)
+
+    monkeypatch.setattr("pipeline.publish.writer.pc", SimpleNamespace(**{**vars(pc), "is_in": is_in}))
+    publish(layout, finished_run(layout, "n2", entities("user", "u5", prompt="x", group="g5")))
+    assert lookups == [6] and {row["run_id"] for row in rows_in_force(layout).values()} == {"n1", "n2"}

@@ -78,10 +78,18 @@ def test_what_has_no_budget_only_informs():
 
 
 def test_over_a_budget_the_night_fails_with_one_line():
-    report = QualityReport(3, [QualityMetric("drift", 0.4, 0.3), QualityMetric("length_change", 0.1, 0.2)])
+    report = QualityReport(3, 3, [QualityMetric("drift", 0.4, 0.3), QualityMetric("length_change", 0.1, 0.2)])
     with pytest.raises(QualityError, match=r"run_id=r1: .*drift=0.4, at most 0.3") as caught:
         report.require_ok("r1")
     assert caught.value.exit_code == 1
     assert "\n" not in str(caught.value)
     assert "length_change" not in str(caught.value)
-    QualityReport(0, []).require_ok("r1")
+    QualityReport(0, 0, []).require_ok("r1")
+
+
+def test_a_gate_that_could_measure_little_fails_too():
+    for sample in (0, 11):
+        with pytest.raises(QualityError, match=f"run_id=r1: only {sample} of 24 relaxed texts") as caught:
+            QualityReport(24, sample, []).require_ok("r1")
+        assert "\n" not in str(caught.value)
+    QualityReport(24, 12, []).require_ok("r1")

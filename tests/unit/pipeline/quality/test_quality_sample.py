@@ -1,14 +1,19 @@
 """Which texts the gate looks at, and how their prompts are decoded."""
 
+from contextlib import nullcontext
+
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from pipeline.errors import QualityError
 from pipeline.plan import write_plan
+from pipeline.quality.gate import _measured
 from pipeline.quality.variants import VARIANTS, of_variant, sampled_rows, variant_plan
 from pipeline.storage.layout import RunLayout
 from pipeline.storage.parts import commit_part
-from tests.generation import FINGERPRINT, make_plan, make_result
+from tests.generation import FINGERPRINT, make_plan, make_result, run_settings
 
 PLAN = make_plan(num_shards=3, rows_per_shard=8)
 
@@ -53,3 +58,15 @@ def test_variants_are_matched_to_the_sample_and_gaps_are_null(run):
     expected = [f"text of prompt {entity_id}" for entity_id in sample["entity_id"].to_pylist()]
     assert rows["text"].to_pylist() == [None, *expected[1:]]
     assert isinstance(rows, pa.Table)
+
+
+@pytest.mark.parametrize(("num_missing", "is_enough"), [(1, True), (2, True), (3, False), (4, False)])
+def test_texts_that_one_variant_lacks_are_not_measured_and_too_many_fail(run, num_missing, is_enough):
+    sample = sampled_rows(run, "night-1", 8)  # 4 items; the run has no users
+    failing = frozenset(f"sampled-2/{one}" for one in sample["entity_id"].to_pylist()[:num_missing])
+    decoded = make_result("any", variant_plan(run, sample, 4), failing=failing).knowledge
+    report = _measured(sample, decoded, lambda texts: np.ones((len(texts), 3)), run_settings())
+    assert (report.num_chosen, report.sample) == (4, 4 - num_missing)
+    refused = pytest.raises(QualityError, match=f"only {report.sample} of 4 relaxed texts")
+    with nullcontext() if is_enough else refused:
+        report.require_ok("night-1")

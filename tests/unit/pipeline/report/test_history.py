@@ -1,10 +1,11 @@
+import random
 from datetime import timedelta
 
 import pytest
 
 from pipeline.report import write_report
 from pipeline.report.gather import gather
-from pipeline.report.history import change
+from pipeline.report.history import METRICS, change, compare
 from tests.unit.pipeline.report.conftest import BEGIN, RunBuilder
 
 
@@ -29,7 +30,7 @@ def test_a_night_is_compared_with_the_last_seven_before_it(dataset):
     assert [record["run_id"] for record in figures.history] == [f"night-{day}" for day in range(1, 8)]
     item = compared(figures, "tokens_per_step")
     assert (item.value, item.median, item.low, item.high) == (4.0, 3.0, 2.25, 3.75)
-    assert (item.flag, change(item)) == ("above", pytest.approx(1 / 3))
+    assert (item.flag, change(item)) == ("", pytest.approx(1 / 3))  # more is better
     assert compared(figures, "num_rows").flag == ""
     assert gather(dataset.run("night-1"), dataset).history[0]["run_id"] == "night-0"
 
@@ -43,11 +44,44 @@ def test_nights_that_failed_are_shown_but_not_compared_with(dataset):
     assert (item.high, item.num_nights) == (2.0, 2)
 
 
-def test_one_night_before_gives_a_change_but_no_range_to_be_outside_of(dataset):
-    written_night(dataset, 0)
-    figures = gather(written_night(dataset, 1, num_tokens=16), dataset)
-    item = compared(figures, "tokens_per_step")
-    assert (item.num_nights, item.flag, change(item)) == (1, "", 1.0)
+def of_metric(name, value, before):
+    return next(item for item in compare({name: value}, records(name, before)) if item.name == name)
+
+
+def records(name, values):
+    return [{"state": "done", "metrics": {name: value}} for value in values]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "before", "flag"),
+    [
+        ("tokens_per_sec", 74, [100, 100, 100], "below"),
+        ("tokens_per_sec", 76, [100, 100, 100], ""),  # outside the range, but within the tolerance
+        ("tokens_per_sec", 900, [100, 100, 100], ""),  # better
+        ("tokens_per_sec", 50, [100, 100], ""),  # too few nights
+        ("looping_share", 0.004, [0.001] * 3, ""),  # less than a percentage point
+        ("looping_share", 0.07, [0.05] * 3, "above"),
+        ("failed_share", 0.02, [0.0] * 3, "above"),
+        ("elapsed_sec", 300, [20] * 3, ""),  # a night with little to do beside nights with nothing to do
+        ("elapsed_sec", 7200, [3600] * 3, "above"),
+        ("num_new", 500, [1] * 7, ""),  # the data's business
+    ],
+)
+def test_only_what_is_clearly_worse_is_flagged(name, value, before, flag):
+    assert of_metric(name, value, before).flag == flag
+
+
+def test_nights_that_differ_by_chance_raise_no_alert():
+    dice = random.Random(1)
+    names = [metric.name for metric in METRICS]
+    nights = [{"state": "done", "metrics": {name: dice.gauss(1000, 50) for name in names}} for _ in range(60)]
+    flagged = [
+        item.name
+        for night in range(7, len(nights))
+        for item in compare(nights[night]["metrics"], nights[night - 7 : night])
+        if item.flag
+    ]
+    assert flagged == []
 
 
 def test_nights_are_not_compared_with_plain_runs_nor_with_torn_reports(dataset):

@@ -1,7 +1,13 @@
+import json
+
+import pyarrow as pa
 import pytest
 
 from pipeline.report.gather import gather
 from pipeline.report.night import Night
+from pipeline.schemas import FAILED
+from pipeline.storage.files import write_json, write_parquet
+from pipeline.storage.lock import owned
 from tests.unit.pipeline.report.conftest import RunBuilder
 
 
@@ -55,7 +61,43 @@ def test_a_night_that_says_nearly_nothing_is_taken_as_it_is(builder, dataset):
 def test_a_night_that_runs_is_no_failure(builder, dataset):
     layout = builder.build(has_summary=False)
     builder.night(status="running", ended_at=None)
-    assert gather(layout, dataset).verdict.state == "running"
+    with owned(dataset.lock, layout.root.name):
+        assert gather(layout, dataset).verdict.state == "running"
+
+
+def test_a_night_whose_process_is_gone_was_stopped(builder, dataset):
+    layout = builder.build(has_summary=False)
+    builder.night(status="running", ended_at=None)
+    verdict = gather(layout, dataset).verdict
+    assert verdict.state == "stopped" and "was killed" in verdict.reason and "same command" in verdict.advice
+    with owned(dataset.lock, "the next night"):
+        assert gather(layout, dataset).verdict.state == "stopped"
+
+
+def test_failed_rows_are_retried_by_the_job_that_wrote_them(dataset):
+    builder = RunBuilder(dataset, failing=frozenset({"3", "5"}))
+    layout = builder.build()
+    assert "python -m jobs.generate ... retry_failed=true" in gather(layout, dataset).verdict.advice
+    builder.night(status="failed", steps=[{"name": "validate", "status": "failed", "error": "too many"}])
+    assert "python -m jobs.nightly ... retry_failed=true" in gather(layout, dataset).verdict.advice
+
+
+def test_job_and_report_count_failed_rows_alike(dataset):
+    layout = RunBuilder(dataset, failing=frozenset({"3"})).build()
+    assert gather(layout, dataset).verdict.state == "done"  # one of a handful, as for `require_complete`
+    promptless = [
+        {"stage": "prompt", "entity_id": str(n), "kind": "item", "reason": "no title"} for n in "67"
+    ]
+    write_parquet(pa.Table.from_pylist(promptless, schema=FAILED), layout.failed)
+    figures = gather(layout, dataset)
+    assert (figures.verdict.state, figures.num_failed) == ("done", {"prompt": 2})
+
+
+def test_the_bound_is_that_of_the_last_session(dataset):
+    layout = RunBuilder(dataset, failing=frozenset({"3", "5"})).build()
+    assert gather(layout, dataset).verdict.state == "failed"
+    write_json(json.loads(layout.manifest.read_text()) | {"max_failed_fraction": 0.5}, layout.manifest)
+    assert gather(layout, dataset).verdict.state == "done"
 
 
 def test_a_night_that_was_told_to_stop_says_after_which_step(builder, dataset):

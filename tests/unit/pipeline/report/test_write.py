@@ -1,4 +1,5 @@
 import http.server
+import os
 import threading
 from html.parser import HTMLParser
 
@@ -199,3 +200,15 @@ def test_a_gateway_that_does_not_answer_is_told_and_costs_no_report(full, datase
     written = write_report(full, dataset, "127.0.0.1:9")
     assert written.push_error.startswith("report.pushgateway=127.0.0.1:9: ")
     assert full.report("html").exists()
+
+
+def test_the_latest_runs_metrics_lie_at_a_fixed_place(dataset):
+    old, new = (RunBuilder(dataset, run_id=run_id) for run_id in ("night-1", "night-2"))
+    os.utime(old.build().manifest, (1, 1))
+    write_report(old.layout, dataset)
+    assert 'run_id="night-1"' in dataset.metrics.read_text()
+    new.build()
+    write_report(new.layout, dataset)
+    write_report(old.layout, dataset)  # the report of an earlier run, written again
+    assert 'run_id="night-2"' in dataset.metrics.read_text()
+    assert dataset.metrics.read_text() == new.layout.metrics.read_text()

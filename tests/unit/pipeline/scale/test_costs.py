@@ -1,8 +1,9 @@
+import pyarrow as pa
 import pytest
 
 from pipeline.plan import make_plan
 from pipeline.scale.costs import Cost, measure_costs
-from pipeline.scale.synthetic import prompts
+from pipeline.scale.synthetic import prompt_batches
 from pipeline.schemas import PLAN, PROMPTS
 
 DRIVER = {"order and cut the plan", "write the plan", "index the plan", "check the finished parts", "queue"}
@@ -17,9 +18,10 @@ def test_a_line_through_the_origin():
 
 
 def test_made_up_prompts_are_prompts():
-    rows = prompts(100)
+    rows = pa.concat_tables(prompt_batches(2000))
+    assert rows.num_rows == 2000
     assert rows.schema.equals(PROMPTS)
-    assert make_plan(rows, 10).schema.equals(PLAN)
+    assert make_plan(rows, 100).schema.equals(PLAN)
 
 
 def test_every_step_of_a_run_is_measured(tmp_path):

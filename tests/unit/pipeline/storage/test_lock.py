@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.errors import BusyError
 from pipeline.storage import lock as lock_module
-from pipeline.storage.lock import Owner, owned, read_owner
+from pipeline.storage.lock import Owner, living_owner, owned, read_owner
 
 HOLD = """
 import sys, time
@@ -22,6 +22,28 @@ with owned(Path(sys.argv[1]), "2026-11-22"):
     time.sleep(60)
 """
 
+# Without kernel locks: waits for the others, then tries once; a winner holds on until its input ends.
+CLAIM = """
+import sys, time
+from pathlib import Path
+from pipeline.errors import BusyError
+from pipeline.storage import lock
+
+def no_kernel_lock(*_):
+    raise OSError(38, "Function not implemented")
+
+lock.fcntl.flock = no_kernel_lock
+print("ready", flush=True)
+sys.stdin.readline()
+try:
+    with lock.owned(Path(sys.argv[1]), "n"):
+        print("held", flush=True)
+        sys.stdin.read()
+except BusyError as error:
+    print("busy", flush=True)
+"""
+NUM_CLAIMANTS = 4
+
 
 @pytest.fixture
 def path(tmp_path) -> Path:
@@ -31,6 +53,13 @@ def path(tmp_path) -> Path:
 def holder(path: Path) -> subprocess.Popen:
     process = subprocess.Popen([sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "held\n"
+    return process
+
+
+def claimant(path: Path) -> subprocess.Popen:
+    command = [sys.executable, "-c", CLAIM, str(path)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "ready\n"
     return process
 
 
@@ -81,6 +110,7 @@ def test_an_owner_on_another_machine_lives_as_long_as_its_heartbeat(path):
 
 def test_without_kernel_locks_the_record_decides(path, monkeypatch):
     without_kernel_locks(monkeypatch)
+    monkeypatch.setattr(lock_module, "SETTLE_SEC", 0.0)
     with owned(path, "first"), pytest.raises(BusyError, match="first on"), owned(path, "second"):
         pass
     write_owner(path, pid=2**22 + 1)  # no such process
@@ -96,3 +126,38 @@ def test_an_unreadable_record_is_nobodys(path):
     path.with_name("night.lock.owner").write_text('{"host": ')
     with owned(path, "n"):
         pass
+
+
+def test_of_several_that_find_one_owner_dead_one_goes_on(path):
+    write_owner(path, pid=2**22 + 1)  # no such process
+    claimants = [claimant(path) for _ in range(NUM_CLAIMANTS)]
+    for process in claimants:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    outcomes = [process.stdout.readline().strip() for process in claimants]
+    for process in claimants:
+        process.communicate()
+    assert sorted(outcomes) == ["busy"] * (NUM_CLAIMANTS - 1) + ["held"]
+
+
+def test_one_that_reads_the_dead_owner_late_does_not_share_the_lock(path, monkeypatch):
+    """It writes its name over a living owner's, which finds out before it puts anything in force."""
+    monkeypatch.setattr(lock_module, "HEARTBEAT_SEC", 0.01)
+    record = path.with_name("night.lock.owner")
+    with owned(path, "first") as lock:
+        lock.require_held()
+        write_owner(path, host="elsewhere", started_at=1.0)
+        usurper = record.read_text()
+        with pytest.raises(BusyError, match="lost the lock; it belongs to before on elsewhere"):
+            lock.require_held()
+        time.sleep(0.05)
+        lock.rename("second")
+        assert lock.lost and record.read_text() == usurper, "the heartbeat leaves another's record alone"
+    assert record.read_text() == usurper and living_owner(path).host == "elsewhere"
+
+
+def test_a_lock_whose_record_is_gone_is_lost(path):
+    with owned(path, "first") as lock:
+        path.with_name("night.lock.owner").unlink()  # another one took over, ended, and released it
+        with pytest.raises(BusyError, match="belongs to nobody now"):
+            lock.require_held()

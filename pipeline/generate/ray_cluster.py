@@ -7,14 +7,19 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray.exceptions import GetTimeoutError
 
-from pipeline.environment import BACKEND_VARIABLE, engine_environment, num_nvidia_gpus
+from pipeline.environment import (
+    BACKEND_VARIABLE,
+    engine_environment,
+    is_cpu_build,
+    num_nvidia_gpus,
+    worker_environment,
+)
 from pipeline.errors import ConfigError, GenerationError
 from pipeline.generate.run_log import LOG_FORMAT, ray_output_in
 from pipeline.settings import ClusterSettings, RunSettings
@@ -26,13 +31,6 @@ START_ATTEMPTS = 3  # Ray waits 30 s for itself, which a busy machine of two cor
 CPUS_FOR_A_WORKER = 8  # a CPU engine gains little from more cores, so a large machine gets more workers
 MAX_CPUS_BESIDE_A_GPU = 4  # tokenizing, drafting and scheduling
 OBJECT_STORE_BYTES = 128 * 2**20  # rows go by file, not through Ray; its default takes a third of the memory
-# Set before a worker imports anything, so that no library asks home.
-QUIET_ENVIRONMENT = {
-    "VLLM_NO_USAGE_STATS": "1",
-    "DO_NOT_TRACK": "1",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "RAY_USAGE_STATS_ENABLED": "0",
-}
 # Read by Ray when it starts.
 RAY_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -70,7 +68,7 @@ class PoolSize:
     def actor_options(self) -> dict[str, Any]:
         """Ray options of one worker; its threads are as many as its cores."""
         environment = {
-            **QUIET_ENVIRONMENT,
+            **worker_environment(),  # before a worker imports anything, so that no library asks home
             **engine_environment(),
             "OMP_NUM_THREADS": str(max(1, self.cpus_per_worker)),
         }
@@ -102,8 +100,8 @@ def reject_what_does_not_fit(settings: RunSettings) -> None:
 
     What a cluster holds is known when it answers.
     """
-    num_gpus = 0 if _is_cpu_build() else num_nvidia_gpus()
-    is_known = _is_cpu_build() or num_gpus > 0  # Ray may find GPUs where there is no nvidia-smi
+    num_gpus = num_nvidia_gpus() if uses_gpus() else 0
+    is_known = num_gpus > 0 or not uses_gpus()  # Ray may find GPUs where there is no nvidia-smi
     if settings.cluster.address is None and is_known and not ray.is_initialized():
         size_pool(settings.cluster, settings.engine.tensor_parallel_size, [Node(usable_cpus(), num_gpus)])
 
@@ -236,7 +234,7 @@ def _start_local(quiet: dict[str, Any]) -> None:
     options = {
         "address": "local",
         "num_cpus": usable_cpus(),
-        "num_gpus": 0 if _is_cpu_build() else None,
+        "num_gpus": 0 if is_cpu_build() else None,
         "include_dashboard": False,
         "object_store_memory": OBJECT_STORE_BYTES,
         **quiet,
@@ -283,17 +281,9 @@ def nodes() -> list[Node]:
 
 
 def uses_gpus() -> bool:
-    """Whether engines run on GPUs: as $LASER_BACKEND says, or else as the installed torch can."""
+    """Whether engines run on GPUs: as $LASER_BACKEND says, or else as what is installed can."""
     given = os.environ.get(BACKEND_VARIABLE)
-    return given == "gpu" if given in ("cpu", "gpu") else not _is_cpu_build()
-
-
-def _is_cpu_build() -> bool:
-    """Whether the installed torch cannot use a GPU, whatever the machine has."""
-    try:
-        return version("torch").endswith("+cpu")
-    except PackageNotFoundError:
-        return False
+    return given == "gpu" if given in ("cpu", "gpu") else not is_cpu_build()
 
 
 def usable_cpus(quota_file: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:

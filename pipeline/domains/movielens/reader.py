@@ -10,7 +10,7 @@ from pipeline.domains.movielens.people import with_words
 from pipeline.domains.movielens.titles import parse_title
 from pipeline.domains.raw.failures import FailureLog, reject
 from pipeline.domains.raw.files import RawFile, read_all_rows
-from pipeline.domains.tables import DomainTables, attribute_maps
+from pipeline.domains.tables import DomainTables, attribute_maps, users_of
 from pipeline.domains.validation import with_unique, with_values
 from pipeline.errors import ConfigError
 from pipeline.schemas import ITEMS, USERS, conform
@@ -35,7 +35,7 @@ def read_movielens(settings: DatasetSettings) -> DomainTables:
     interactions = read_interactions(files.interactions, rules, log)
     log.check(settings.max_bad_fraction)
     if users is None:
-        users = _users_of(interactions)
+        users = users_of(interactions)
     failed = [table for table in (bad_items, bad_users, log.table()) if table is not None]
     return DomainTables(users, items, interactions, pa.concat_tables(failed))
 
@@ -83,10 +83,3 @@ def _read_users(raw: RawFile, settings: DatasetSettings) -> tuple[pa.Table, pa.T
     words = {name: rows[name].combine_chunks() for name in ("age", "gender", "occupation")}
     table = rows.select(["user_id"]).append_column("attributes", attribute_maps(words, rows.num_rows))
     return conform(table, USERS, str(raw.path), unique=("user_id",)), log.table()
-
-
-def _users_of(interactions: pa.Table) -> pa.Table:
-    """USERS for those who rated something, in the order of their first rating, without attributes."""
-    ids = pc.unique(interactions["user_id"])
-    columns = {"user_id": ids, "attributes": attribute_maps({}, len(ids))}
-    return conform(pa.table(columns), USERS, "users of the interactions", unique=("user_id",))

@@ -56,13 +56,6 @@ def read_users(table: RawTable, settings: UsersTableSettings) -> pa.Table:
     return conform(rows, USERS, table.place, unique=("user_id",))
 
 
-def users_of(interactions: pa.Table) -> pa.Table:
-    """USERS for those who interacted, in the order of their first row, without attributes."""
-    ids = pc.unique(interactions["user_id"])
-    columns = {"user_id": ids, "attributes": attribute_maps({}, len(ids))}
-    return conform(pa.table(columns), USERS, "users of the interactions", unique=("user_id",))
-
-
 def _unique_rows(
     table: RawTable, column: str, what: str, needed: str, wanted: pa.Array | None = None
 ) -> list[tuple[FailureLog, pa.Table]]:

@@ -9,9 +9,9 @@ import pyarrow.compute as pc
 from pipeline.domains.interactions import InteractionRules
 from pipeline.domains.raw.failures import check_bad_rows
 from pipeline.domains.raw.records import Parse, parse_json
-from pipeline.domains.tables import DomainTables
+from pipeline.domains.tables import DomainTables, users_of
 from pipeline.domains.tabular.core import k_core
-from pipeline.domains.tabular.entities import item_columns, read_items, read_users, user_columns, users_of
+from pipeline.domains.tabular.entities import item_columns, read_items, read_users, user_columns
 from pipeline.domains.tabular.feedback import feedback_columns, read_feedback
 from pipeline.domains.tabular.rows import RawTable, require_rows
 from pipeline.errors import ConfigError

@@ -41,8 +41,11 @@ def test_every_config_composes(option):
 
 
 @pytest.mark.parametrize("job", JOBS)
-def test_the_configuration_of_every_job_composes(job):
-    load_settings(job, [])
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+def test_the_configuration_of_every_job_composes_on_every_machine(monkeypatch, job, backend):
+    monkeypatch.setattr(config, "machine_backend", lambda: backend)
+    settings = load_settings(job, [])
+    assert settings.engine.enforce_eager == (backend == "cpu")
 
 
 @pytest.mark.parametrize("option", WITHOUT_DATA)

@@ -47,7 +47,7 @@ def compose(folder, *overrides, config_dir=None):
     try:
         load_settings("generate", list(overrides), config_dir)
     except ConfigError as error:
-        assert str(error)
+        assert str(error) and "\n" not in str(error)
     assert [path.name for path in folder.iterdir()] in ([], ["dataset"])
 
 

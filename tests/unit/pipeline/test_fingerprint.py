@@ -95,7 +95,7 @@ def test_what_steers_one_run_changes_its_fingerprint(changes):
     "changes",
     [
         {"cluster__num_workers": 8},
-        {"cluster__address": "ray://head:10001"},
+        {"cluster__address": "head:6379"},
         {"engine__max_num_seqs": 256},
         {"engine__tensor_parallel_size": 2},
         {"model__tensor_parallel_size": 2},

@@ -12,7 +12,8 @@ import ray
 import s3fs
 from ray.cluster_utils import Cluster
 
-from pipeline.generate.ray_cluster import QUIET_ENVIRONMENT, RAY_ENVIRONMENT
+from pipeline.environment import NO_TELEMETRY
+from pipeline.generate.ray_cluster import RAY_ENVIRONMENT
 from pipeline.storage.layout import RunLayout
 from pipeline.storage.location import data_path
 
@@ -69,7 +70,7 @@ def cluster(bucket):
     """A head without cores, so that workers live on nodes that tests add and remove."""
     modules = os.pathsep.join([str(ROOT), *sys.path])  # workers import the test modules
     ours = {"PYTHONPATH": modules, "LASER_BACKEND": "cpu"}  # else a GPU build waits for a machine with GPUs
-    os.environ.update(RAY_ENVIRONMENT | QUIET_ENVIRONMENT | ours)
+    os.environ.update(RAY_ENVIRONMENT | NO_TELEMETRY | ours)
     nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     ray.init(address=nodes.address, log_to_driver=False)
     yield nodes

@@ -113,7 +113,7 @@ class Arriving:
 def test_engines_that_need_gpus_wait_for_the_first_machine_that_has_some(monkeypatch, backend):
     fake = Arriving(comes=True)
     monkeypatch.setattr(ray_cluster, "ray", fake)
-    monkeypatch.setattr(ray_cluster, "version", lambda _: "2.13.0" if backend is None else "2.13.0+cpu")
+    monkeypatch.setattr(ray_cluster, "is_cpu_build", lambda: backend is not None)
     monkeypatch.setenv(BACKEND_VARIABLE, backend or "")
     cluster = ClusterSettings(address="ray:6379")
     machines = with_gpus(cluster, 2, nodes())

@@ -27,6 +27,7 @@ from vllm.v1.sample.rejection_sampler import RejectionSampler
 from drafters.acceptance import AcceptanceRule, raise_above_argmax, relaxed_matches
 from drafters.batch_rules import BatchRules, MismatchShares
 from drafters.calibration import Calibration
+from drafters.cpu_norms import register_cpu_norms
 from drafters.datastore import Datastore, Document
 from drafters.laser import DraftKey, LaserDrafter, SourceStats, Verification, available_threads
 from drafters.messages import DrafterStats, FinishedRequest, LaserConfig, RequestStats
@@ -102,6 +103,22 @@ def install_sparse_penalties() -> None:
     """Replace vLLM's penalties in this process, for verified and for plain rows; once."""
     if not hasattr(penalties.apply_penalties, "__wrapped__"):
         penalties.apply_penalties = sparse_penalties(penalties.apply_penalties)
+
+
+def eager_cpu_args() -> dict[str, Any]:
+    """Keyword arguments for an eager `vllm.LLM` on a CPU, in this process: norms in one pass each.
+
+    Empty where vLLM has no table of replaceable operations, or no such kernels.
+    """
+    from vllm.platforms import current_platform
+
+    try:
+        from vllm import ir
+    except ImportError:
+        return {}
+    current_platform.import_kernels()
+    priorities = register_cpu_norms(ir.ops)
+    return {"kernel_config": {"ir_op_priority": priorities}} if priorities else {}
 
 
 def check_contract(model_runner: Any) -> None:

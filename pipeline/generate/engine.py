@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pipeline.environment import silence_telemetry
+from pipeline.environment import is_cpu_build, silence_telemetry
 from pipeline.errors import ModelError
 from pipeline.generate.contract import SourceCounts, WorkerSpec
 from pipeline.prompts.outputs import json_schema
-from pipeline.settings import Kind, SamplingSettings
+from pipeline.settings import EngineSettings, Kind, SamplingSettings
 from pipeline.storage.location import data_path
 
 FINISHED = ("stop", "length", "repetition")
@@ -297,6 +297,7 @@ def _engine_arguments(spec: WorkerSpec) -> dict[str, Any]:
         "seed": model.sampling.seed,
         "disable_log_stats": True,
         **_drafter_arguments(spec),
+        **_kernel_arguments(engine),
     }
     if any(
         prompt.json_output and prompt.json_output.constrained for prompt in (knowledge.user, knowledge.item)
@@ -306,6 +307,16 @@ def _engine_arguments(spec: WorkerSpec) -> dict[str, Any]:
     if engine.max_num_batched_tokens is not None:
         arguments["max_num_batched_tokens"] = engine.max_num_batched_tokens
     return arguments
+
+
+def _kernel_arguments(engine: EngineSettings) -> dict[str, Any]:
+    """Kernels are chosen within this process: an engine core in another one would not know them."""
+    is_here = os.environ.get("VLLM_ENABLE_V1_MULTIPROCESSING") == "0"
+    if not (engine.enforce_eager and is_cpu_build() and is_here):
+        return {}
+    from drafters.vllm_adapter import eager_cpu_args
+
+    return eager_cpu_args()
 
 
 def _pools(spec: WorkerSpec) -> str | None:

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.benchmark.engine_process import EngineProcess, Window
-from pipeline.benchmark.methods import STRICT, Method, compared_methods
+from pipeline.benchmark.methods import STRICT, compared_methods
 from pipeline.benchmark.rows import BenchRow, bench_rows
 from pipeline.benchmark.workload import (
     Workload,
@@ -119,26 +119,27 @@ def _pool_texts(spec: WorkerSpec, workloads: dict[Kind, Workload], folder: Path)
         engine.close()
 
 
-def _start_engines(spec: WorkerSpec, pool: pa.Table) -> dict[Method, EngineProcess]:
+def _start_engines(spec: WorkerSpec, pool: pa.Table) -> dict[str, EngineProcess]:
+    """An engine for each method, by its name."""
     texts = pool["token_ids"].to_pylist()
     engines = {}
     for method in compared_methods(spec.settings):
         logger.info("starting %s", method.name)
-        engines[method] = EngineProcess(replace(spec, settings=method.applied_to(spec.settings)), texts)
+        engines[method.name] = EngineProcess(replace(spec, settings=method.applied_to(spec.settings)), texts)
     return engines
 
 
-def _warm_up(engines: dict[Method, EngineProcess], workloads: dict[Kind, Workload]) -> None:
+def _warm_up(engines: dict[str, EngineProcess], workloads: dict[Kind, Workload]) -> None:
     """Native code, prices and calibration: on other entities."""
     for method, engine in engines.items():
-        logger.info("warming up %s", method.name)
+        logger.info("warming up %s", method)
         for workload in workloads.values():
             engine.write(workload.warmup)
             engine.measure(workload.warmup[:2], [], 1)
 
 
 def _measure_all(
-    engines: dict[Method, EngineProcess], workloads: dict[Kind, Workload], bench: BenchSettings
+    engines: dict[str, EngineProcess], workloads: dict[Kind, Workload], bench: BenchSettings
 ) -> list[BenchRow]:
     rows: list[BenchRow] = []
     for kind, workload in workloads.items():
@@ -153,18 +154,18 @@ def _line(row: BenchRow) -> str:
 
 
 def _measure_cell(
-    engines: dict[Method, EngineProcess], workload: Workload, concurrency: int
+    engines: dict[str, EngineProcess], workload: Workload, concurrency: int
 ) -> dict[str, list[Window]]:
     """All methods in turn, round by round; each round has other texts and begins with another method."""
     methods = list(engines)
-    windows: dict[str, list[Window]] = {method.name: [] for method in methods}
+    windows: dict[str, list[Window]] = {method: [] for method in methods}
     for number, texts in enumerate(workload.rounds):
         shift = number % len(methods)
         for method in methods[shift:] + methods[:shift]:
             window = engines[method].measure(
                 texts[: num_texts(concurrency)], workload.fillers[:concurrency], concurrency
             )
-            windows[method.name].append(window)
+            windows[method].append(window)
     return windows
 
 

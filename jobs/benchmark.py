@@ -16,12 +16,11 @@ from pipeline.settings import RunSettings
 def main(settings: RunSettings) -> None:
     """Measure, then write data/bench/generation.json, a table and a plot."""
     from pipeline.benchmark.present import bound_table, plot, prefill_table, speed_table, verdicts
-    from pipeline.benchmark.run import as_dicts, machine_description, run_benchmark
-    from pipeline.storage.files import write_json, write_text
+    from pipeline.benchmark.run import machine_description, run_benchmark
+    from pipeline.storage.files import write_text
 
     folder = Path(settings.paths.data) / "bench"
     rows = run_benchmark(settings, folder)
-    write_json(as_dicts(rows), folder / "generation.json")
     machine = machine_description()
     bench = settings.bench
     pool = "published texts" if bench.use_published else f"{bench.num_pool} texts of each kind"

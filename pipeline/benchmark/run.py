@@ -3,9 +3,9 @@
 import logging
 import os
 import platform
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
@@ -27,7 +27,7 @@ from pipeline.generate.engine import TextRequest
 from pipeline.models import ModelSource, resolve_model
 from pipeline.models.tokenizer import vocabulary_size
 from pipeline.settings import BenchSettings, Kind, RunSettings
-from pipeline.storage.files import sha256_of_json
+from pipeline.storage.files import sha256_of_json, write_json
 from pipeline.storage.layout import models_folder
 
 logger = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ CPU_KV_CACHE_GIB = 2  # each of the engines that stand side by side
 
 
 def run_benchmark(settings: RunSettings, folder: Path) -> list[BenchRow]:
-    """Measure all methods; texts and pools are kept in `folder` for the next time."""
+    """Measure all methods; rows go to `folder`/generation.json, texts and pools are kept for the next time."""
     folder.mkdir(parents=True, exist_ok=True)
     settings = _side_by_side(settings)
     source = resolve_model(settings.model, models_folder(settings.paths.data))
@@ -52,7 +52,13 @@ def run_benchmark(settings: RunSettings, folder: Path) -> list[BenchRow]:
     engines = _start_engines(spec, pool)
     try:
         _warm_up(engines, workloads)
-        return _measure_all(engines, workloads, settings.bench)
+        rows: list[BenchRow] = []
+        for cell in _cells(engines, workloads, settings.bench):
+            rows += cell
+            write_json(
+                [asdict(row) for row in rows], folder / "generation.json"
+            )  # a stopped bench keeps them
+        return rows
     finally:
         for process in engines.values():
             process.close()
@@ -138,15 +144,15 @@ def _warm_up(engines: dict[str, EngineProcess], workloads: dict[Kind, Workload])
             engine.measure(workload.warmup[:2], [], 1)
 
 
-def _measure_all(
+def _cells(
     engines: dict[str, EngineProcess], workloads: dict[Kind, Workload], bench: BenchSettings
-) -> list[BenchRow]:
-    rows: list[BenchRow] = []
+) -> Iterator[list[BenchRow]]:
+    """The rows of each kind and concurrency, as they are measured."""
     for kind, workload in workloads.items():
         for concurrency in bench.concurrencies:
-            rows += bench_rows(kind, concurrency, _measure_cell(engines, workload, concurrency))
-            logger.info("%s", "; ".join(_line(row) for row in rows[-len(engines) :]))
-    return rows
+            rows = bench_rows(kind, concurrency, _measure_cell(engines, workload, concurrency))
+            logger.info("%s", "; ".join(_line(row) for row in rows))
+            yield rows
 
 
 def _line(row: BenchRow) -> str:
@@ -167,8 +173,3 @@ def _measure_cell(
             )
             windows[method].append(window)
     return windows
-
-
-def as_dicts(rows: list[BenchRow]) -> list[dict[str, Any]]:
-    """Rows for JSON."""
-    return [asdict(row) for row in rows]

@@ -36,7 +36,7 @@ CPU_KV_CACHE_GIB = 2  # each of the engines that stand side by side
 
 
 def run_benchmark(settings: RunSettings, folder: Path) -> list[BenchRow]:
-    """Measure all methods; rows go to `folder`/generation.json, texts and pools are kept for the next time."""
+    """Measure all methods; rows, texts and pools are kept in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     settings = _side_by_side(settings)
     source = resolve_model(settings.model, models_folder(settings.paths.data))

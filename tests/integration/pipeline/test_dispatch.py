@@ -27,8 +27,15 @@ from tests.generation import FINGERPRINT, ToyWorker, make_plan, make_result, mak
 ROOT = Path(__file__).parents[3]
 
 
-class SlowWorker(ToyWorker):
+class SharingWorker(ToyWorker):
+    """Works once two of its kind are up: on a slow machine one could finish before the other has started."""
+
     seconds_per_shard = 0.2
+
+    def before(self, shard, attempt):
+        end = time.monotonic() + 60
+        while len(list(self.trace.glob("started.*"))) < 2 and time.monotonic() < end:
+            time.sleep(0.05)
 
 
 class KilledTwiceWorker(ToyWorker):
@@ -112,7 +119,7 @@ def assert_complete(layout, plan):
 def test_two_workers_share_the_work_and_a_rerun_does_only_what_is_missing(own_ray, layout, capfd):
     plan = write_plan(layout, num_shards=12)
     snapshots = []
-    outcome = generate_shards(plan, make_spec(layout, num_workers=2), layout, SlowWorker, snapshots.append)
+    outcome = generate_shards(plan, make_spec(layout, num_workers=2), layout, SharingWorker, snapshots.append)
     assert_complete(layout, plan)
     assert events(layout, "item-*") == (12, 2)
     assert events(layout, "started") == (2, 2) and events(layout, "closed") == (2, 2)

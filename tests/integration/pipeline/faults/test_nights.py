@@ -108,11 +108,12 @@ def nights(cluster, node, smollm2, tmp_path) -> Nights:
     return Nights(tmp_path, cluster.address)
 
 
-def killed_nights(nights: Nights, num_kills: int) -> None:
-    """Kill nights at random moments; one that ended before is followed by one with other prompts."""
+@pytest.mark.slow  # twenty starts and more
+def test_nights_killed_at_twenty_random_moments_end_complete(nights):
+    """One that ends before it is killed is followed by one with other prompts."""
     dice = random.Random(4)
     num_killed = number = 0
-    while num_killed < num_kills:
+    while num_killed < 20:
         words = (f"knowledge.max_history={10 + number}",)
         if nights.kill(words, dice.choice(MILESTONES), dice.uniform(0, 0.3)):
             num_killed += 1
@@ -122,15 +123,6 @@ def killed_nights(nights: Nights, num_kills: int) -> None:
     code, errors = nights.run(*words)
     assert code == 0, errors
     nights.check_complete()
-
-
-def test_killed_nights_end_complete(nights):
-    killed_nights(nights, num_kills=3)
-
-
-@pytest.mark.slow  # twenty starts
-def test_nights_killed_at_twenty_random_moments_end_complete(nights):
-    killed_nights(nights, num_kills=20)
 
 
 def test_of_two_nights_at_once_one_goes_on_and_the_other_is_told(nights):
@@ -149,6 +141,7 @@ def test_of_two_nights_at_once_one_goes_on_and_the_other_is_told(nights):
     nights.check_complete()
 
 
+@pytest.mark.slow  # four nights
 def test_sigterm_ends_a_night_in_order_and_the_advice_on_failed_rows_is_accepted(nights):
     nights.layout.root.mkdir()
     entity = "\n".join(str(number) for number in range(1, 2000, 2))

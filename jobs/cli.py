@@ -98,10 +98,10 @@ def _run(job: Job, name: str, usage: str, config_name: str, argv: Sequence[str] 
             job(settings)
     except PipelineError as error:
         return _fail(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        return _fail("interrupted; what is finished is kept, and the same command resumes", INTERRUPTED)
     except Terminated as error:
         return _fail(f"{error}; what is finished is kept, and the same command resumes", error.exit_code)
+    except KeyboardInterrupt:
+        return _fail("interrupted; what is finished is kept, and the same command resumes", INTERRUPTED)
     except Exception as error:  # noqa: BLE001  the edge: the traceback goes to a file
         if isinstance(error, OSError) and error.errno in FULL:
             return _fail(f"{error.filename or 'a file'}: {error.strerror}; what is finished is kept", 1)

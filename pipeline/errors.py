@@ -65,8 +65,12 @@ class GenerationError(PipelineError):
     exit_code = 1
 
 
-class Terminated(BaseException):
-    """SIGTERM: the job ends in order. No `Exception`, so that nothing takes it for a fault to mend."""
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: the job ends in order.
+
+    Of this class because nothing takes it for a fault to mend, and because asyncio, which swallows other
+    exceptions of its callbacks, lets it through.
+    """
 
     exit_code = 143
 

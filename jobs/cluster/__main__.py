@@ -1,10 +1,8 @@
 """`python -m jobs.cluster`: the same job on a cluster, submitted or as a manifest."""
 
 import os
-import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from jobs.cli import entry_point
@@ -14,7 +12,7 @@ from jobs.cluster.kuberay import render_cronjob, render_rayjob
 from jobs.cluster.text import render_airflow, render_crontab, render_slurm
 from jobs.config import CONFIGS, load_settings
 from pipeline.environment import BACKEND_VARIABLE
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, Terminated
 from pipeline.settings import RunSettings
 
 JOBS = ("nightly", "generate", "encode", "export", "evaluate", "report")
@@ -176,33 +174,16 @@ def _submit(request: Request, settings: RunSettings) -> None:
     if not request.is_waiting:
         return
     try:
-        with _raising_on_sigterm():
-            ray_jobs.follow(client, submission_id, _show)
-    except _Terminated as error:
+        ray_jobs.follow(client, submission_id, _show)
+    except Terminated as error:  # a scheduler such as Airflow ends its task
         ray_jobs.stop(client, submission_id)
         message = f"{submission_id}: stopped, because this process was; what it finished is kept"
-        raise ray_jobs.RemoteJobError(message, 128 + signal.SIGTERM) from error
+        raise ray_jobs.RemoteJobError(message, error.exit_code) from error
     except KeyboardInterrupt:
         print(
             f"{submission_id} goes on; `python -m jobs.cluster stop {submission_id}` ends it", file=sys.stderr
         )
         raise
-
-
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM: a scheduler such as Airflow ends its task. Of this class because asyncio lets it through."""
-
-
-@contextmanager
-def _raising_on_sigterm() -> Iterator[None]:
-    def on_signal(*_: object) -> None:
-        raise _Terminated
-
-    before = signal.signal(signal.SIGTERM, on_signal)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _status(request: Request, settings: RunSettings) -> None:

@@ -6,6 +6,8 @@ Call `silence_telemetry` before vLLM, Ray or transformers is imported: they read
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
@@ -51,6 +53,21 @@ def engine_environment() -> dict[str, str]:
     if not is_cpu_build() or not library.exists() or "LD_PRELOAD" in os.environ:
         return {}
     return {"LD_PRELOAD": str(library), "KMP_BLOCKTIME": "1"}
+
+
+@contextmanager
+def variables_for_children(values: dict[str, str]) -> Iterator[None]:
+    """Environment variables for processes that are started in the block; afterwards they are as before."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def machine_backend() -> Backend:

@@ -4,14 +4,13 @@ import multiprocessing
 import os
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from typing import Any
 
 from pipeline.benchmark.peers import EXTENSION
-from pipeline.environment import engine_environment
+from pipeline.environment import engine_environment, variables_for_children
 from pipeline.errors import GenerationError
 from pipeline.generate.contract import WorkerSpec
 from pipeline.generate.engine import TextEngine, TextRequest, WrittenText
@@ -37,7 +36,7 @@ class EngineProcess:
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, spec, pool), daemon=True)
-        with _variables(engine_environment()):
+        with variables_for_children(engine_environment()):
             self._process.start()
         theirs.close()
         self._receive()
@@ -72,17 +71,6 @@ class EngineProcess:
         if isinstance(answer, Exception):
             raise GenerationError(f"an engine of the bench failed: {answer}") from answer
         return answer
-
-
-@contextmanager
-def _variables(values: dict[str, str]) -> Iterator[None]:
-    """Environment variables for processes that are started in the block; none of them is set outside."""
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name in values:
-            del os.environ[name]
 
 
 def _serve(connection: Connection, spec: WorkerSpec, pool: Sequence[Sequence[int]]) -> None:

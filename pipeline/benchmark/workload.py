@@ -1,6 +1,5 @@
 """What is generated: disjoint sets of entities of each kind, and the warm pool's texts."""
 
-import hashlib
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from pipeline.plan import select_entities
 from pipeline.publish.snapshot import read_columns, snapshot_in_force
 from pipeline.road import group_tables, read_tables, render_chosen
 from pipeline.settings import KINDS, BenchSettings, Kind, RunSettings
-from pipeline.storage.files import write_parquet
+from pipeline.storage.files import sha256_of_rows, write_parquet
 from pipeline.storage.layout import DatasetLayout
 
 logger = logging.getLogger(__name__)
@@ -143,10 +142,7 @@ def write_texts(path: Path, requests: list[TextRequest], texts: dict[str, Writte
 
 def pool_version(texts: pa.Table) -> str:
     """A name for exactly these `texts` (schema TEXTS)."""
-    digest = hashlib.sha256()
-    for batch in texts.combine_chunks().to_batches():
-        digest.update(batch.serialize())
-    return f"pools-{digest.hexdigest()[:12]}"
+    return f"pools-{sha256_of_rows(texts)[:12]}"
 
 
 def build_pools(texts: pa.Table, root: Path, vocab_size: int, tokenizer_hash: str) -> Path:

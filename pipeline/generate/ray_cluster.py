@@ -18,6 +18,7 @@ from pipeline.environment import (
     engine_environment,
     is_cpu_build,
     num_nvidia_gpus,
+    variables_for_children,
     worker_environment,
 )
 from pipeline.errors import ConfigError, GenerationError
@@ -239,7 +240,8 @@ def _start_local(quiet: dict[str, Any]) -> None:
         "object_store_memory": OBJECT_STORE_BYTES,
         **quiet,
     }
-    with _same_modules_in_workers():
+    # Workers find the modules that this process finds.
+    with variables_for_children({"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}):
         for attempt in range(1, START_ATTEMPTS + 1):
             try:
                 ray.init(**options)
@@ -252,20 +254,6 @@ def _start_local(quiet: dict[str, Any]) -> None:
     raise GenerationError(
         f"Ray did not start on this machine in {START_ATTEMPTS} attempts; is it overloaded?"
     )
-
-
-@contextmanager
-def _same_modules_in_workers() -> Iterator[None]:
-    """Let processes started in the block find the modules that this one finds."""
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["PYTHONPATH"]
-        else:
-            os.environ["PYTHONPATH"] = before
 
 
 def is_node_alive(node_id: str) -> bool:

@@ -260,6 +260,24 @@ def _extend_draft(
 
 
 @numba.njit(nogil=True, cache=True)
+def _work_space(width: int) -> Any:
+    """Room for one row's candidates (continuations, lengths, sources, positions) and for one ballot."""
+    table = (
+        np.empty((MAX_CANDIDATES, width), np.int32),
+        np.empty(MAX_CANDIDATES, np.int64),
+        np.empty(MAX_CANDIDATES, np.int64),
+        np.empty(MAX_CANDIDATES, np.int64),
+    )
+    ballot = (
+        np.empty(MAX_CANDIDATES, np.int32),
+        np.empty(MAX_CANDIDATES, np.float64),
+        np.empty(MAX_CANDIDATES, np.int64),
+        np.empty((MAX_CANDIDATES, NUM_SOURCES), np.int64),
+    )
+    return table, ballot
+
+
+@numba.njit(nogil=True, cache=True)
 def draft_rows(
     first: int,
     last: int,
@@ -279,18 +297,7 @@ def draft_rows(
 ) -> None:
     """Draft for rows `first` to `last` of the step; results go to the requests' slots of `state`."""
     width = state[0].shape[1]
-    table = (
-        np.empty((MAX_CANDIDATES, width), np.int32),
-        np.empty(MAX_CANDIDATES, np.int64),
-        np.empty(MAX_CANDIDATES, np.int64),
-        np.empty(MAX_CANDIDATES, np.int64),
-    )
-    ballot = (
-        np.empty(MAX_CANDIDATES, np.int32),
-        np.empty(MAX_CANDIDATES, np.float64),
-        np.empty(MAX_CANDIDATES, np.int64),
-        np.empty((MAX_CANDIDATES, NUM_SOURCES), np.int64),
-    )
+    table, ballot = _work_space(width)
     active = np.empty(MAX_CANDIDATES, np.bool_)
     suffix = np.empty(MAX_MATCH, np.int64)
     for row in range(first, last):

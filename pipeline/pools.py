@@ -8,7 +8,6 @@ the texts in force, no document of an entity that changed or left. Appending wou
 that a night changes are spread over all user pools, so all of those are rewritten anyway.
 """
 
-import json
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from drafters.datastore import Datastore, DatastoreBuilder, DatastoreError, Docu
 from drafters.datastore.format import HEADER
 from pipeline.errors import CorruptPartError
 from pipeline.publish.snapshot import SnapshotFile, files_dataset, snapshot_in_force
-from pipeline.storage.files import remove_folder, sha256_of_json, write_text
+from pipeline.storage.files import read_json, remove_folder, sha256_of_json, write_text
 from pipeline.storage.layout import DatasetLayout, RunLayout
 from pipeline.storage.node_cache import built
 from pipeline.storage.parts import knowledge_dataset
@@ -200,10 +199,4 @@ def _documents(knowledge: ds.Dataset, rows: pc.Expression) -> Iterator[Document]
 
 def read_calibration(path: Path) -> dict[str, Any] | None:
     """What drafters learned, None if there is no file at `path`; `CorruptPartError` if it is unreadable."""
-    try:
-        learned: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise CorruptPartError(f"{path}: unreadable calibration: {error}") from error
-    return learned
+    return read_json(path, "unreadable calibration")

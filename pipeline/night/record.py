@@ -4,7 +4,6 @@ It is there from the beginning. As long as no plan says what the night is about 
 that ends before that leaves its folder to the next one.
 """
 
-import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import CorruptPartError, StorageError
-from pipeline.storage.files import remove_folder, write_json
+from pipeline.storage.files import read_json, remove_folder, write_json
 from pipeline.storage.layout import DatasetLayout, RunLayout
 
 DONE = "done"
@@ -118,13 +117,7 @@ class NightRecord:
 
 def read_record(path: Path) -> dict[str, Any] | None:
     """The content of a `night.json`; None if there is none. Raises `CorruptPartError` if it is no JSON."""
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise CorruptPartError(f"{path}: unreadable: {error}") from error
-    return content
+    return read_json(path)
 
 
 def unfinished_night(layout: DatasetLayout, identity: str) -> str | None:

@@ -22,7 +22,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import StorageError, UploadError
+from pipeline.errors import CorruptPartError, StorageError, UploadError
 from pipeline.storage.location import is_remote
 
 logger = logging.getLogger(__name__)
@@ -116,6 +116,17 @@ def write_text(text: str, path: Path) -> None:
 def write_json(value: Any, path: Path) -> None:
     """Write `value` to `path` as indented JSON with sorted keys, atomically."""
     write_text(json.dumps(value, indent=2, sort_keys=True, default=str) + "\n", path)
+
+
+def read_json(path: Path, complaint: str = "unreadable") -> dict[str, Any] | None:
+    """What a JSON file holds, None if there is none; `CorruptPartError` with `complaint` if it is no JSON."""
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise CorruptPartError(f"{path}: {complaint}: {error}") from error
+    return content
 
 
 def remove_folder(folder: Path) -> None:

@@ -325,10 +325,16 @@ class PathsSettings(Settings):
     data: str = Field(description="a folder that all workers share, or a store's URI, as s3://bucket/prefix")
 
 
+BenchMethod = Literal[
+    "none", "ngram", "suffix", "laser-strict", "laser-relaxed", "laser-guarded", "laser-deferred"
+]
+
+
 class BenchSettings(Settings):
     """How much `make bench` measures."""
 
     concurrencies: list[Annotated[int, Field(ge=1)]] = Field(default=[1, 4, 16, 64], min_length=1)
+    methods: list[BenchMethod] = ["none", "ngram", "suffix", "laser-strict", "laser-relaxed"]
     num_repeats: int = Field(default=3, ge=1)
     num_pool: int = Field(default=600, ge=1)
     use_published: bool = False

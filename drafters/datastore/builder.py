@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import shutil
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -63,6 +64,7 @@ class DatastoreBuilder:
         self._limits = limits or PoolLimits()
         self._entries: list[SegmentEntry] = []
         self._pools_done: set[tuple[str, str]] = set()
+        self._progress = _Progress()
         # A quarter of the budget: a new night never displaces all older ones.
         self._domain: dict[str, DocumentSample] = defaultdict(
             lambda: DocumentSample(self._limits.max_domain_tokens // 4)
@@ -120,6 +122,7 @@ class DatastoreBuilder:
             entries = self._compact(entries, budget)
         self._entries += entries
         logger.debug("pool %s/%s: %d tokens", kind, group, sum(entry.num_tokens for entry in entries))
+        self._progress.num_pools += 1
 
     def _carried(self, kind: str, group: str) -> list[SegmentEntry]:
         """Hard-link the previous version's segments of this pool into the new version."""
@@ -140,6 +143,7 @@ class DatastoreBuilder:
         for batch in _batched_by_tokens(documents, self._limits.max_segment_tokens):
             segment = Segment.build(batch, self._header.dtype)
             entries.append(segment.write(self._folder, kind, group, f"{first + len(entries):06d}"))
+            self._progress.add(segment.num_tokens)
         return entries
 
     def _needs_compaction(self, entries: list[SegmentEntry], budget: int) -> bool:
@@ -179,6 +183,27 @@ class DatastoreBuilder:
             segment = Segment.open(self._folder, entry, self._header.dtype)
             for number in range(segment.num_documents - 1, -1, -1):
                 yield segment.document(number)
+
+
+class _Progress:
+    """Says now and then, while large pools are built, how far they are."""
+
+    EVERY_SEC = 10.0
+
+    def __init__(self) -> None:
+        self.num_pools = 0
+        self._num_tokens = 0
+        self._started = self._said = time.monotonic()
+
+    def add(self, num_tokens: int) -> None:
+        """Count a segment's tokens."""
+        self._num_tokens += num_tokens
+        now = time.monotonic()
+        if now - self._said < self.EVERY_SEC:
+            return
+        self._said = now
+        rate = self._num_tokens / (now - self._started)
+        logger.info("pools: %d built, %d tokens indexed, %d a second", self.num_pools, self._num_tokens, rate)
 
 
 class DocumentSample:

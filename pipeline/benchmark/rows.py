@@ -7,11 +7,11 @@ from statistics import median
 import pyarrow as pa
 
 from pipeline.benchmark.engine_process import Window
+from pipeline.benchmark.methods import BASELINE
 from pipeline.generate.engine import WrittenText
 from pipeline.generate.summary import count_repeated_ngrams, repeated_shares
 from pipeline.schemas import TOKEN_IDS
 
-BASELINE = "none"
 LOOPING = 0.02  # share of repeated 8-grams from which a text is said to loop
 
 

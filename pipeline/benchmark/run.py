@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from pipeline.benchmark.engine_process import EngineProcess, Window
-from pipeline.benchmark.methods import STRICT, compared_methods
+from pipeline.benchmark.methods import STRICT, compared_methods, strict_laser
 from pipeline.benchmark.rows import BenchRow, bench_rows
 from pipeline.benchmark.workload import (
     Workload,
@@ -117,8 +117,8 @@ def _pool_texts(spec: WorkerSpec, workloads: dict[Kind, Workload], folder: Path)
     if path.exists():
         return read_texts(path)
     logger.info("writing the %d texts of the warm pool (once)", len(requests))
-    strict = next(method for method in compared_methods(spec.settings) if method.name == "laser-strict")
-    engine = EngineProcess(replace(spec, settings=strict.applied_to(spec.settings)), [])
+    settings = strict_laser(spec.settings).applied_to(spec.settings)
+    engine = EngineProcess(replace(spec, settings=settings), [])
     try:
         return write_texts(path, requests, engine.write(requests))
     finally:

@@ -255,3 +255,12 @@ def test_folders_are_flushed_before_the_version_appears_and_its_name_after(tmp_p
     for path in (folder / "header.json", folder / "calibration.json", folder / "item" / "drama", folder):
         assert (path, False) in flushed
     assert flushed[-1] == (Path(), True)
+
+
+def test_a_long_build_says_how_far_it_is(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("drafters.datastore.builder._Progress.EVERY_SEC", 0.0)
+    with caplog.at_level("INFO", logger="drafters.datastore.builder"):
+        build(tmp_path, "v1", {DRAMA: [document("a", 1, 2)]})
+    first, second = [record.getMessage() for record in caplog.records]
+    assert first.startswith("pools: 0 built, 3 tokens indexed, ")  # a text and its separator
+    assert second.startswith("pools: 1 built, 6 tokens indexed, ")  # the domain's

@@ -39,8 +39,8 @@ def test_the_bound_is_tokens_per_step_over_its_cost():
 
 
 def test_losses_are_named_one_by_one():
-    absent = "suffix was not measured: it is not installed."
-    ahead = "LASER is ahead of every method measured in every cell, and relaxed of strict."
+    absent = "suffix was not measured."
+    ahead = "LASER is ahead of every method measured in every cell, and no relaxed rule is behind strict."
     assert verdicts(ROWS) == [absent, ahead]
     assert verdicts([*ROWS, method("suffix", 1.2)]) == [ahead]
     slow = [*ROWS[:3], method("laser-relaxed", 0.9)]

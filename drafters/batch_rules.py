@@ -26,11 +26,14 @@ class BatchRules:
 
     def positions(self, num_draft_tokens: Sequence[int], device: torch.device) -> PositionRules | None:
         """The rule at every drafted position; None if all are strict."""
-        request_ids = self.request_ids()[: len(num_draft_tokens)]
-        rules = [self.rule(request_id) for request_id in request_ids]
+        rules = self.of_rows(len(num_draft_tokens))
         if all(rule.is_strict for rule in rules):
             return None
         return PositionRules.of(rules, num_draft_tokens, device)
+
+    def of_rows(self, num_rows: int) -> list[AcceptanceRule]:
+        """The rules of the batch's first `num_rows`."""
+        return [self.rule(request_id) for request_id in self.request_ids()[:num_rows]]
 
     def take_step(self, num_sampled: Sequence[int]) -> list[VerifiedDraft]:
         """What became of each row's draft in the step that just ended."""

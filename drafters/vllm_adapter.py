@@ -1,4 +1,4 @@
-"""The one file that touches vLLM's internals: proposer, acceptance rule, worker extension.
+"""What LASER is to vLLM: a proposer and a worker extension; its sampling is in `vllm_sampling`.
 
 Use with a plain `vllm.LLM`:
 
@@ -19,20 +19,17 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from vllm import SamplingParams
-from vllm.v1.sample.ops import penalties
-from vllm.v1.sample.rejection_sampler import RejectionSampler
 
-from drafters.acceptance import AcceptanceRule, raise_above_argmax, relaxed_matches
+from drafters.acceptance import AcceptanceRule
 from drafters.batch_rules import BatchRules, MismatchShares
 from drafters.calibration import Calibration
 from drafters.cpu_norms import register_cpu_norms
 from drafters.datastore import Datastore, Document
 from drafters.laser import DraftKey, LaserDrafter, SourceStats, Verification, available_threads
 from drafters.messages import DrafterStats, FinishedRequest, LaserConfig, RequestStats
-from drafters.penalties import sparse_penalties
 from drafters.request_decoding import RequestDecoding, VerifiedDraft
+from drafters.vllm_sampling import check_sampler, install_cpu_sampling, install_rejection_sampler
 
 CONFIG_KEY = "laser"
 REQUEST_KEY = "laser"
@@ -99,12 +96,6 @@ def calibration(llm: Any) -> dict[str, Any]:
     return learned
 
 
-def install_sparse_penalties() -> None:
-    """Replace vLLM's penalties in this process, for verified and for plain rows; once."""
-    if not hasattr(penalties.apply_penalties, "__wrapped__"):
-        penalties.apply_penalties = sparse_penalties(penalties.apply_penalties)
-
-
 def eager_cpu_args() -> dict[str, Any]:
     """Keyword arguments for an eager `vllm.LLM` on a CPU, in this process: norms in one pass each.
 
@@ -127,17 +118,12 @@ def check_contract(model_runner: Any) -> None:
 
     def require(present: bool, what: str) -> None:
         if not present:
-            raise VllmContractError(
-                f"vLLM {vllm.__version__}: {what}; drafters/vllm_adapter.py must be adapted"
-            )
+            raise VllmContractError(f"vLLM {vllm.__version__}: {what}; drafters/vllm_*.py must be adapted")
 
     require(
         isinstance(getattr(model_runner, "drafter", None), LaserProposer), "model_runner.drafter is not ours"
     )
-    sampler = getattr(model_runner, "rejection_sampler", None)
-    require(isinstance(sampler, RejectionSampler), "model_runner.rejection_sampler is no RejectionSampler")
-    for method in ("forward", "apply_logits_processors"):
-        require(callable(getattr(RejectionSampler, method, None)), f"RejectionSampler.{method} is gone")
+    check_sampler(model_runner, require)
     batch = getattr(model_runner, "input_batch", None)
     for name in ("req_ids", "num_prompt_tokens", "token_ids_cpu", "num_tokens_no_spec"):
         require(hasattr(batch, name), f"model_runner.input_batch.{name} is gone")
@@ -146,34 +132,6 @@ def check_contract(model_runner: Any) -> None:
     require(isinstance(starts, np.ndarray), "model_runner.query_start_loc.np is no array")
     for name in ("all_stop_token_ids", "max_tokens", "temperature"):
         require(hasattr(SamplingParams, name), f"SamplingParams.{name} is gone")
-
-
-class LaserRejectionSampler(RejectionSampler):
-    """vLLM's rejection sampler with the relaxed rule for greedy requests.
-
-    An acceptable draft token's logit is raised above the argmax after penalties and masks; the greedy
-    verification then takes it. Sampled requests keep the standard rejection sampling.
-    """
-
-    laser_rules: BatchRules
-
-    def forward(self, metadata: Any, *args: Any, **kwargs: Any) -> Any:
-        """Verify; remember the step's drafts for the proposer."""
-        self.laser_rules.verified = list(metadata.num_draft_tokens)
-        self.laser_rules.relaxed = None
-        return super().forward(metadata, *args, **kwargs)
-
-    def apply_logits_processors(
-        self, logits: torch.Tensor, sampling_metadata: Any, metadata: Any
-    ) -> torch.Tensor:
-        """Penalties and masks, then the acceptance rule."""
-        logits = super().apply_logits_processors(logits, sampling_metadata, metadata)
-        rules = self.laser_rules.positions(metadata.num_draft_tokens, logits.device)
-        if rules is None:
-            return logits
-        accepted = relaxed_matches(logits, metadata.draft_token_ids, rules)
-        self.laser_rules.relaxed = accepted
-        return raise_above_argmax(logits, metadata.draft_token_ids, accepted)
 
 
 def _request_options(parameters: SamplingParams) -> dict[str, Any]:
@@ -234,9 +192,8 @@ class LaserProposer:
         # zeros in every row. The drafter keeps to the room of each row by itself.
         if hasattr(model_runner, "effective_drafter_max_model_len"):
             model_runner.effective_drafter_max_model_len += model_runner.num_spec_tokens
-        model_runner.rejection_sampler.__class__ = LaserRejectionSampler
-        model_runner.rejection_sampler.laser_rules = self._rules
-        install_sparse_penalties()
+        install_rejection_sampler(model_runner, self._rules)
+        install_cpu_sampling()
 
     def _parameters(self, request_id: str) -> SamplingParams:
         return self._model_runner.requests[request_id].sampling_params

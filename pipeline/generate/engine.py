@@ -99,8 +99,9 @@ class TextEngine:
         self._requests: dict[str, TextRequest] = {}
         self._llm = LLM(**_engine_arguments(spec) | engine_arguments)
         from drafters import vllm_adapter
+        from drafters.vllm_sampling import install_cpu_sampling
 
-        vllm_adapter.install_sparse_penalties()
+        install_cpu_sampling()
         if self._drafts_with_laser:
             vllm_adapter.install(self._llm)
 

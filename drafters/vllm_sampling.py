@@ -1,0 +1,144 @@
+"""vLLM's sampling with LASER's acceptance rule, and the parts of it that a CPU does better."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from vllm.v1.outputs import SamplerOutput
+from vllm.v1.sample.logits_processor.builtin import LogitBiasLogitsProcessor, MinTokensLogitsProcessor
+from vllm.v1.sample.ops import penalties
+from vllm.v1.sample.rejection_sampler import RejectionSampler
+from vllm.v1.sample.sampler import Sampler
+
+from drafters.acceptance import AcceptanceRule, raise_above_argmax, relaxed_matches
+from drafters.batch_rules import BatchRules
+from drafters.cpu_logits import greedy_tokens
+from drafters.cpu_verification import VERIFIED_DTYPES, CpuVerifier, StepDrafts
+from drafters.penalties import sparse_penalties
+
+
+def install_cpu_sampling() -> None:
+    """Replace vLLM's penalties and argmax on a CPU in this process, with drafts or without; once."""
+    if hasattr(penalties.apply_penalties, "__wrapped__"):
+        return
+    penalties.apply_penalties = sparse_penalties(penalties.apply_penalties)
+    sample_any = Sampler.greedy_sample
+
+    def greedy_sample(logits: torch.Tensor) -> torch.Tensor:
+        is_plain = logits.device.type == "cpu" and logits.dtype == torch.float32
+        return greedy_tokens(logits) if is_plain else sample_any(logits)
+
+    Sampler.greedy_sample = staticmethod(greedy_sample)
+
+
+def check_sampler(model_runner: Any, require: Callable[[bool, str], None]) -> None:
+    """Call `require` with each thing that this file reads or replaces, and what its absence means."""
+    sampler = getattr(model_runner, "rejection_sampler", None)
+    require(isinstance(sampler, RejectionSampler), "model_runner.rejection_sampler is no RejectionSampler")
+    for method in ("forward", "apply_logits_processors"):
+        require(callable(getattr(RejectionSampler, method, None)), f"RejectionSampler.{method} is gone")
+    require(callable(getattr(Sampler, "greedy_sample", None)), "Sampler.greedy_sample is gone")
+
+
+def install_rejection_sampler(model_runner: Any, rules: BatchRules) -> None:
+    """Let the runner verify by `rules`."""
+    sampler = model_runner.rejection_sampler
+    sampler.__class__ = LaserRejectionSampler
+    sampler.laser_rules = rules
+    sampler.laser_runner = model_runner
+    sampler.laser_verifier = CpuVerifier()
+    if model_runner.device.type == "cpu" and model_runner.model_config.dtype in VERIFIED_DTYPES:
+        _compile_verification(model_runner, sampler.laser_verifier)
+
+
+def _compile_verification(model_runner: Any, verifier: CpuVerifier) -> None:
+    """Verify nothing, so that native code is compiled now rather than in the first step."""
+    model = model_runner.model_config
+    batch = model_runner.input_batch
+    drafts = StepDrafts(
+        tokens=np.zeros(0, np.int32),
+        num_tokens=[0],
+        context=batch.token_ids_cpu,
+        context_lengths=np.zeros_like(batch.num_tokens_no_spec),
+        penalties=np.ones(1, np.float32),
+        rules=[AcceptanceRule()],
+    )
+    verifier.verify(torch.zeros((1, model.get_vocab_size()), dtype=model.dtype), drafts)
+
+
+class LaserRejectionSampler(RejectionSampler):
+    """vLLM's rejection sampler with the relaxed rule for greedy requests.
+
+    An acceptable draft token's logit is raised above the argmax after penalties and masks; the greedy
+    verification then takes it. Sampled requests keep the standard rejection sampling. On a CPU a batch of
+    greedy requests is verified by `CpuVerifier`, to the same result.
+    """
+
+    laser_rules: BatchRules
+    laser_runner: Any
+    laser_verifier: CpuVerifier
+
+    def forward(self, metadata: Any, draft_probs: Any, logits: torch.Tensor, sampling_metadata: Any) -> Any:
+        """Verify; remember the step's drafts for the proposer."""
+        self.laser_rules.verified = list(metadata.num_draft_tokens)
+        self.laser_rules.relaxed = None
+        if not (self.synthetic_mode or draft_probs is not None) and _suits_cpu(logits, sampling_metadata):
+            return self._verify_on_cpu(metadata, logits, sampling_metadata)
+        return super().forward(metadata, draft_probs, logits, sampling_metadata)
+
+    def _verify_on_cpu(self, metadata: Any, logits: torch.Tensor, sampling_metadata: Any) -> SamplerOutput:
+        batch = self.laser_runner.input_batch
+        num_requests = len(metadata.num_draft_tokens)
+        repetition = np.ones(num_requests, np.float32)
+        if not sampling_metadata.no_penalties:
+            repetition = sampling_metadata.repetition_penalties[:num_requests].numpy()
+        drafts = StepDrafts(
+            tokens=metadata.draft_token_ids.numpy(),
+            num_tokens=metadata.num_draft_tokens,
+            context=batch.token_ids_cpu,
+            context_lengths=batch.num_tokens_no_spec,
+            penalties=repetition,
+            rules=self.laser_rules.of_rows(num_requests),
+        )
+        tokens, self.laser_rules.relaxed = self.laser_verifier.verify(logits, drafts)
+        return SamplerOutput(sampled_token_ids=tokens, logprobs_tensors=None)
+
+    def apply_logits_processors(
+        self, logits: torch.Tensor, sampling_metadata: Any, metadata: Any
+    ) -> torch.Tensor:
+        """Penalties and masks, then the acceptance rule."""
+        logits = super().apply_logits_processors(logits, sampling_metadata, metadata)
+        rules = self.laser_rules.positions(metadata.num_draft_tokens, logits.device)
+        if rules is None:
+            return logits
+        accepted = relaxed_matches(logits, metadata.draft_token_ids, rules)
+        self.laser_rules.relaxed = accepted
+        return raise_above_argmax(logits, metadata.draft_token_ids, accepted)
+
+
+def _suits_cpu(logits: torch.Tensor, sampling_metadata: Any) -> bool:
+    """Whether these are logits of greedy requests on a CPU that nothing changes but repetition penalties."""
+    if logits.device.type != "cpu" or logits.dtype not in VERIFIED_DTYPES:
+        return False
+    sampling = sampling_metadata
+    budgets = getattr(sampling, "thinking_budget_state_holder", None)
+    return (
+        sampling.all_greedy
+        and sampling.max_num_logprobs is None
+        and not getattr(sampling, "logprob_token_ids", None)
+        and not sampling.bad_words_token_ids
+        and sampling.allowed_token_ids_mask is None
+        and (budgets is None or not budgets.has_tracked_requests())
+        and all(_does_nothing(processor) for processor in sampling.logitsprocs.non_argmax_invariant)
+        and (
+            sampling.no_penalties
+            or not (sampling.presence_penalties.any() or sampling.frequency_penalties.any())
+        )
+    )
+
+
+def _does_nothing(processor: Any) -> bool:
+    if isinstance(processor, LogitBiasLogitsProcessor):
+        return not processor.biases
+    return isinstance(processor, MinTokensLogitsProcessor) and not processor.min_toks

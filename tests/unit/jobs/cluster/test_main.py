@@ -70,6 +70,8 @@ def test_a_scheduler_that_ends_the_client_stops_the_job_and_ctrl_c_leaves_it(
     capsys, monkeypatch, sent, code, stopped, message
 ):
     seen, before = [], signal.getsignal(signal.SIGTERM)
+    # What Python sets at its start, unless the tests run in the background of a shell, which ignores Ctrl-C.
+    interrupted = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def follow(*_):
         os.kill(os.getpid(), sent)
@@ -79,7 +81,10 @@ def test_a_scheduler_that_ends_the_client_stops_the_job_and_ctrl_c_leaves_it(
     monkeypatch.setattr(ray_jobs, "submit", lambda *_: "night")
     monkeypatch.setattr(ray_jobs, "follow", follow)
     monkeypatch.setattr(ray_jobs, "stop", lambda _, name: seen.append(name))
-    assert main(["submit", "cluster=ray"]) == code
+    try:
+        assert main(["submit", "cluster=ray"]) == code
+    finally:
+        signal.signal(signal.SIGINT, interrupted)
     assert message in capsys.readouterr().err
     assert seen == stopped and signal.getsignal(signal.SIGTERM) == before
 

@@ -1,13 +1,18 @@
 """`python -m jobs.export`: vectors to the files of CTR libraries; also `make export`."""
 
+import logging
 import sys
 
 from rich.console import Console
 
 from jobs.cli import entry_point
+from pipeline.encode.versions import encoded_other_texts
 from pipeline.export.coverage import Coverage
 from pipeline.export.run import export_embeddings
 from pipeline.settings import RunSettings
+from pipeline.storage.layout import DatasetLayout
+
+logger = logging.getLogger(__name__)
 
 
 @entry_point(
@@ -20,6 +25,9 @@ def main(settings: RunSettings) -> None:
     """Export, then say what is covered and where the files are."""
     report = export_embeddings(settings)
     out = Console()
+    layout = DatasetLayout.of(settings.paths.data, settings.dataset.name)
+    if settings.export.version is None and (note := encoded_other_texts(layout)):
+        logger.warning("%s", note)
     out.print(f"\n{'embeddings':<12} {report.embeddings.version}, {report.embeddings.dim} dimensions")
     _print_coverage(report.coverage, out)
     for name, files in report.files.items():

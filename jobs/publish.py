@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from jobs.cli import entry_point
-from pipeline.errors import ConfigError
+from pipeline.encode.versions import encoded_other_texts
+from pipeline.errors import ConfigError, PipelineError
 from pipeline.night.record import read_record
 from pipeline.publish.content import Content, content_of_run
 from pipeline.publish.release import publish_run, require_base, write_and_validate
@@ -53,6 +54,7 @@ def job(settings: RunSettings) -> None:
     with owned(layout.lock, f"{action} {settings.publish.version or settings.run_id or ''}".strip()) as lock:
         if action == "rollback":
             _print_in_force(rollback(layout, settings.publish.version, lock.require_held), out)
+            _print_stale_embeddings(layout, out)
         elif settings.run_id is None:
             raise ConfigError("run_id: missing; name the run to publish")
         else:
@@ -119,6 +121,16 @@ def _print_in_force(snapshot: Snapshot, out: Console) -> None:
         highlight=False,
         soft_wrap=True,
     )
+
+
+def _print_stale_embeddings(layout: DatasetLayout, out: Console) -> None:
+    """The texts are rolled back whatever became of the embeddings."""
+    try:
+        note = encoded_other_texts(layout)
+    except PipelineError as error:
+        note = f"embeddings: {error}"
+    if note:
+        out.print(note, highlight=False, soft_wrap=True)
 
 
 def _print_versions(layout: DatasetLayout, out: Console) -> None:

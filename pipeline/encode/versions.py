@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pipeline.encode.encoder import Vectors
 from pipeline.encode.source import KEYS
 from pipeline.errors import CorruptPartError, DataError
+from pipeline.publish.snapshot import snapshot_in_force
 from pipeline.settings import Kind
 from pipeline.storage.files import write_json, write_text
 from pipeline.storage.layout import DatasetLayout
@@ -78,6 +79,17 @@ def embeddings_in_force(layout: DatasetLayout) -> Embeddings | None:
     except FileNotFoundError:
         return None
     return read_embeddings(layout, version)
+
+
+def encoded_other_texts(layout: DatasetLayout) -> str | None:
+    """A line for people if the embeddings in force are not those of the knowledge in force."""
+    embeddings, snapshot = embeddings_in_force(layout), snapshot_in_force(layout)
+    if embeddings is None or snapshot is None or embeddings.source == snapshot.version:
+        return None
+    return (
+        f"the embeddings in force are of the texts of {embeddings.source}; those in force are of "
+        f"{snapshot.version}: make encode, then make export"
+    )
 
 
 def read_embeddings(layout: DatasetLayout, version: str) -> Embeddings:

@@ -82,8 +82,9 @@ def prune_if_possible(layout: DatasetLayout, keep_versions: int) -> list[str]:
 def prune(layout: DatasetLayout, keep_versions: int) -> list[str]:
     """Remove all but the newest `keep_versions` snapshots; the removed names.
 
-    The one in force and the one that a rollback would return to stay in any case. Their datastores go with
-    the others, and so does what stopped half-way before the oldest version that stays.
+    The one in force and the one that a rollback would return to stay in any case. With the others go their
+    datastores, the parts and plans of the runs that wrote them (their records and reports stay), and what
+    stopped half-way before the oldest version that stays.
     """
     known = snapshots(layout)
     in_force = snapshot_in_force(layout)
@@ -98,6 +99,9 @@ def prune(layout: DatasetLayout, keep_versions: int) -> list[str]:
         remove_folder(layout.snapshot(snapshot.version))
         if snapshot.datastore_version is not None and snapshot.datastore_version not in stores:
             remove_folder(layout.datastore / snapshot.datastore_version)
+        run = layout.run(snapshot.run_id)
+        remove_folder(run.parts)
+        run.plan.unlink(missing_ok=True)
     if len(kept) >= keep_versions:
         _remove_leftovers(layout, kept)
     return [snapshot.version for snapshot in surplus]

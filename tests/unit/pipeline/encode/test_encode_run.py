@@ -56,6 +56,17 @@ def test_unchanged_texts_keep_their_vectors_to_the_bit_and_are_not_encoded(layou
     assert second.embeddings.counts == {"item": {"encoded": 2, "kept": 3}, "user": {"encoded": 0, "kept": 3}}
 
 
+def test_vectors_of_other_texts_than_those_in_force_are_pointed_out(layout, tmp_path):
+    assert versions.encoded_other_texts(layout) is None  # no embeddings yet
+    encode(tmp_path, HashEncoder())
+    assert versions.encoded_other_texts(layout) is None
+    publish_texts(tmp_path, "night2", changed(i1="another text"))
+    note = versions.encoded_other_texts(layout)
+    assert note.startswith("the embeddings in force are of the texts of night1; those in force are of night2")
+    encode(tmp_path, HashEncoder())
+    assert versions.encoded_other_texts(layout) is None
+
+
 def test_a_night_without_changes_needs_no_encoder(layout, tmp_path):
     encode(tmp_path, HashEncoder())
     publish_texts(tmp_path, "night2", TEXTS)

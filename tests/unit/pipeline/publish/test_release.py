@@ -196,6 +196,10 @@ def test_pruning_keeps_the_newest_and_always_the_one_in_force(layout):
     stores = {read_snapshot(layout, version).datastore_version for version in versions(layout)}
     assert {path.name for path in layout.datastore.iterdir()} == stores
     assert {path.name for path in layout.knowledge.iterdir() if path.is_dir()} == {"n3", "n4", "n5"}
+    for name, stays in (("n1", False), ("n2", False), ("n3", True), ("n4", True), ("n5", True)):
+        run = layout.run(name)
+        assert run.parts.exists() == run.plan.exists() == stays
+        assert run.manifest.exists(), "a run's records stay"
 
 
 def test_publishing_again_is_harmless_but_never_undoes_a_later_version(layout):

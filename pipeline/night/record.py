@@ -4,6 +4,7 @@ It is there from the beginning. As long as no plan says what the night is about 
 that ends before that leaves its folder to the next one.
 """
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +17,7 @@ from pipeline.errors import CorruptPartError, StorageError
 from pipeline.storage.files import read_json, remove_folder, write_json
 from pipeline.storage.layout import DatasetLayout, RunLayout
 
+logger = logging.getLogger(__name__)
 DONE = "done"
 RUNNING = "running"
 FAILED = "failed"
@@ -122,12 +124,21 @@ def read_record(path: Path) -> dict[str, Any] | None:
 
 def unfinished_night(layout: DatasetLayout, identity: str) -> str | None:
     """Run id of the night with this `identity` that stopped before its end; the youngest of several."""
-    found = []
-    for path in layout.runs.glob("*/night.json"):
-        content = read_record(path) or {}
-        if content.get("identity") == identity and not is_finished(content):
-            found.append((str(content.get("started_at")), path.parent.name))
+    found = [
+        (str(content.get("started_at")), run_id)
+        for run_id, content in readable_records(layout)
+        if content.get("identity") == identity and not is_finished(content)
+    ]
     return max(found)[1] if found else None
+
+
+def readable_records(layout: DatasetLayout) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(run id, content of `night.json`) of all nights; an unreadable one is passed over with a warning."""
+    for path in layout.runs.glob("*/night.json"):
+        try:
+            yield path.parent.name, read_record(path) or {}
+        except CorruptPartError as error:
+            logger.warning("a night is passed over: %s", error)
 
 
 def is_unfinished(run: RunLayout) -> bool:

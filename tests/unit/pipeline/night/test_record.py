@@ -105,3 +105,11 @@ def test_a_broken_record_is_named(layout):
     layout.run("n1").night.write_text("{")
     with pytest.raises(CorruptPartError, match=r"n1/night\.json: unreadable"):
         is_unfinished(layout.run("n1"))
+
+
+def test_a_broken_record_of_another_night_does_not_stop_tonight(layout, caplog):
+    begun(layout, "n1")
+    begun(layout, "n2")
+    layout.run("n2").night.write_text("{")
+    assert unfinished_night(layout, "i") == "n1"
+    assert "a night is passed over: " in caplog.text and "n2/night.json" in caplog.text

@@ -47,8 +47,9 @@ def install_rejection_sampler(model_runner: Any, rules: BatchRules) -> None:
     sampler.__class__ = LaserRejectionSampler
     sampler.laser_rules = rules
     sampler.laser_runner = model_runner
-    sampler.laser_verifier = CpuVerifier()
+    sampler.laser_verifier = None
     if model_runner.device.type == "cpu" and model_runner.model_config.dtype in VERIFIED_DTYPES:
+        sampler.laser_verifier = CpuVerifier()
         _compile_verification(model_runner, sampler.laser_verifier)
 
 
@@ -77,23 +78,27 @@ class LaserRejectionSampler(RejectionSampler):
 
     laser_rules: BatchRules
     laser_runner: Any
-    laser_verifier: CpuVerifier
+    laser_verifier: CpuVerifier | None  # None: vLLM's own verification for all batches
 
     def forward(self, metadata: Any, draft_probs: Any, logits: torch.Tensor, sampling_metadata: Any) -> Any:
         """Verify; remember the step's drafts for the proposer."""
         self.laser_rules.verified = list(metadata.num_draft_tokens)
         self.laser_rules.relaxed = None
-        if not (self.synthetic_mode or draft_probs is not None) and _suits_cpu(logits, sampling_metadata):
-            return self._verify_on_cpu(metadata, logits, sampling_metadata)
-        return super().forward(metadata, draft_probs, logits, sampling_metadata)
+        verifier = self.laser_verifier
+        is_real = draft_probs is None and not getattr(self, "synthetic_mode", False)
+        if verifier is None or not (is_real and _is_plain_greedy(logits, sampling_metadata)):
+            return super().forward(metadata, draft_probs, logits, sampling_metadata)
+        drafts = self._drafts(metadata, sampling_metadata)
+        tokens, self.laser_rules.relaxed = verifier.verify(logits, drafts)
+        return SamplerOutput(sampled_token_ids=tokens, logprobs_tensors=None)
 
-    def _verify_on_cpu(self, metadata: Any, logits: torch.Tensor, sampling_metadata: Any) -> SamplerOutput:
+    def _drafts(self, metadata: Any, sampling_metadata: Any) -> StepDrafts:
         batch = self.laser_runner.input_batch
         num_requests = len(metadata.num_draft_tokens)
         repetition = np.ones(num_requests, np.float32)
         if not sampling_metadata.no_penalties:
             repetition = sampling_metadata.repetition_penalties[:num_requests].numpy()
-        drafts = StepDrafts(
+        return StepDrafts(
             tokens=metadata.draft_token_ids.numpy(),
             num_tokens=metadata.num_draft_tokens,
             context=batch.token_ids_cpu,
@@ -101,8 +106,6 @@ class LaserRejectionSampler(RejectionSampler):
             penalties=repetition,
             rules=self.laser_rules.of_rows(num_requests),
         )
-        tokens, self.laser_rules.relaxed = self.laser_verifier.verify(logits, drafts)
-        return SamplerOutput(sampled_token_ids=tokens, logprobs_tensors=None)
 
     def apply_logits_processors(
         self, logits: torch.Tensor, sampling_metadata: Any, metadata: Any
@@ -117,14 +120,12 @@ class LaserRejectionSampler(RejectionSampler):
         return raise_above_argmax(logits, metadata.draft_token_ids, accepted)
 
 
-def _suits_cpu(logits: torch.Tensor, sampling_metadata: Any) -> bool:
-    """Whether these are logits of greedy requests on a CPU that nothing changes but repetition penalties."""
-    if logits.device.type != "cpu" or logits.dtype not in VERIFIED_DTYPES:
-        return False
-    sampling = sampling_metadata
+def _is_plain_greedy(logits: torch.Tensor, sampling: Any) -> bool:
+    """Whether these logits are of greedy requests, and only repetition penalties change them."""
     budgets = getattr(sampling, "thinking_budget_state_holder", None)
     return (
-        sampling.all_greedy
+        logits.dtype in VERIFIED_DTYPES
+        and sampling.all_greedy
         and sampling.max_num_logprobs is None
         and not getattr(sampling, "logprob_token_ids", None)
         and not sampling.bad_words_token_ids

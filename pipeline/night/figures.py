@@ -1,5 +1,7 @@
 """What a night cost and saved, by what became of its entities."""
 
+from dataclasses import dataclass
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -12,22 +14,44 @@ from pipeline.settings import KINDS
 from pipeline.storage.layout import DatasetLayout, RunLayout
 from pipeline.storage.parts import committed_shards, knowledge_dataset
 
+CARRIED = "carried"
+NOTHING = dict.fromkeys(("num_rows", *DECODING_COUNTS), 0)
 
-def figures_by_change(run: RunLayout, content: Content) -> dict[str, dict[str, int]]:
-    """For new and for changed entities: texts that the run wrote, and the sums of their counts."""
+
+@dataclass(frozen=True)
+class NightFigures:
+    """Sums over the texts of the entities that a night was about."""
+
+    by_change: dict[str, dict[str, int]]
+    """Texts and decoding counts of new and changed entities; and for comparison of those carried over, of the
+    kinds that were written, from when they were written."""
+    num_carried_tokens: int  # of all texts that were carried over because nothing about them changed
+
+
+def night_figures(layout: DatasetLayout, run: RunLayout, content: Content) -> NightFigures:
+    """What the run wrote, and what it did not have to."""
     columns = ["kind", "entity_id", *DECODING_COUNTS]
-    if not committed_shards(run):
-        return {change: dict.fromkeys(("num_rows", *DECODING_COUNTS), 0) for change in PLANNED}
-    rows = knowledge_dataset(run).to_table(columns=columns)
-    return {change: _sums(_rows_with(rows, content, change)) for change in PLANNED}
+    written = knowledge_dataset(run).to_table(columns=columns) if committed_shards(run) else None
+    by_change = {
+        change: _sums(_rows_with(written, content, change)) if written is not None else NOTHING
+        for change in PLANNED
+    }
+    if content.base is None:
+        return NightFigures(by_change | {CARRIED: NOTHING}, 0)
+    carried = _rows_with(read_columns(layout, content.base, columns), content, CARRIED)
+    kinds = written["kind"] if written is not None else pa.array([], pa.string())
+    beside = carried.filter(pc.is_in(carried["kind"], value_set=pc.unique(kinds)))
+    return NightFigures(
+        by_change | {CARRIED: _sums(beside)}, pc.sum(carried["num_output_tokens"], min_count=0).as_py()
+    )
 
 
 def _rows_with(rows: pa.Table, content: Content, change: str) -> pa.Table:
     parts = []
     for kind in KINDS:
-        ids = ids_with(content.changes, kind, (change,))
-        wanted = pc.and_(pc.equal(rows["kind"], kind), pc.is_in(rows["entity_id"], value_set=ids))
-        parts.append(rows.filter(wanted))
+        of_kind = rows.filter(pc.equal(rows["kind"], kind))
+        wanted = pc.is_in(ids_of(of_kind), value_set=ids_with(content.changes, kind, (change,)))
+        parts.append(of_kind.filter(wanted))
     return pa.concat_tables(parts)
 
 
@@ -35,16 +59,3 @@ def _sums(rows: pa.Table) -> dict[str, int]:
     return {"num_rows": rows.num_rows} | {
         name: pc.sum(rows[name], min_count=0).as_py() for name in DECODING_COUNTS
     }
-
-
-def carried_tokens(layout: DatasetLayout, content: Content) -> int:
-    """Output tokens of the texts that were carried over because nothing about them changed."""
-    if content.base is None:
-        return 0
-    rows = read_columns(layout, content.base, ["kind", "entity_id", "num_output_tokens"])
-    total = 0
-    for kind in KINDS:
-        of_kind = rows.filter(pc.equal(rows["kind"], kind))
-        carried = pc.is_in(ids_of(of_kind), value_set=ids_with(content.changes, kind, ("carried",)))
-        total += pc.sum(of_kind["num_output_tokens"].filter(carried), min_count=0).as_py()
-    return total

@@ -21,7 +21,7 @@ from pipeline.generate.ray_cluster import reject_what_does_not_fit
 from pipeline.models import resolve_model
 from pipeline.night.changes import counts_by_kind, is_unchanged
 from pipeline.night.cutoff import cutoff_values, with_cutoff_of_the_night
-from pipeline.night.figures import carried_tokens, figures_by_change
+from pipeline.night.figures import night_figures
 from pipeline.night.planning import NightPlan, Prepared, day_of, plan_night, provisional_run
 from pipeline.night.record import NightRecord, NightStopped, read_record
 from pipeline.publish.content import Content, content_of_run, read_facts
@@ -203,13 +203,13 @@ def _note_figures(
     sec_per_token: float | None,
 ) -> None:
     rate = content.sec_per_token(sec_per_token)
-    num_tokens = carried_tokens(layout, content)
+    figures = night_figures(layout, run, content)
     record.set(
         counts=content.counts(),
-        by_change=figures_by_change(run, content),
-        num_carried_tokens=num_tokens,
+        by_change=figures.by_change,
+        num_carried_tokens=figures.num_carried_tokens,
         decode_sec=record.values.get("decode_sec") or 0.0,
-        saved_decode_sec=None if rate is None else round(num_tokens * rate, 3),
+        saved_decode_sec=None if rate is None else round(figures.num_carried_tokens * rate, 3),
     )
 
 

@@ -2,7 +2,7 @@
 
 from pipeline.report.blocks import Block, Chart, ChartName, Charts, SampleText, Section, Text, table
 from pipeline.report.figures import MIN_NIGHTS, TOLERANCE, Compared, Decoding, RunFigures, ratio
-from pipeline.report.formats import count, decimal, duration, moment, percent, plural, signed_percent
+from pipeline.report.formats import count, decimal, duration, moment, percent, signed_percent
 from pipeline.report.history import METRICS, Form, change
 
 FORMS = {metric.name: metric.form for metric in METRICS}
@@ -11,7 +11,11 @@ HISTORY_CHARTS: list[tuple[ChartName, str, str, int]] = [
     ("nights_speed", "tokens_per_sec", "Tokens per second", 0),
 ]
 HISTORY = "Oldest to newest; a star marks one that did not go well."
-CHANGE_WORDS = {"new": "new entities", "changed": "changed entities"}
+CHANGE_WORDS = {
+    "new": "new entities",
+    "changed": "changed entities",
+    "carried": "carried over, when they were written",
+}
 
 
 def steps(figures: RunFigures) -> Section | None:
@@ -72,9 +76,12 @@ def _by_change(figures: RunFigures) -> list[Block]:
             sums.num_accepted_tokens,
         )
         rows.append([CHANGE_WORDS.get(name, name), *_decoding_cells(part)])
-    note = "A changed entity drafts from its own text of the night before."
+    note = (
+        "A changed entity drafts from its own text of the night before. "
+        "Carried over: of the kinds that were written."
+    )
     columns = ["texts of", "texts", "tokens", "tokens per step", "drafted", "accepted"]
-    return [table("Drafting for new and changed entities", columns, rows, note=note)]
+    return [table("Drafting for new and changed entities, beside the others", columns, rows, note=note)]
 
 
 def _decoding_cells(part: Decoding) -> list[str]:
@@ -106,7 +113,8 @@ def comparison(figures: RunFigures) -> Section | None:
         return Section("The nights before" if figures.night else "The runs before", [Text(_alone(figures))])
     shown = [c for c in figures.compared if c.value is not None or c.median is not None]
     rows = [_compared_row(compared) for compared in shown]
-    title = f"The last {plural(len(figures.history), what[:-1], what)}"
+    number = len(figures.history)
+    title = f"The last {number} {what}" if number > 1 else f"The {what[:-1]} before"
     this = "tonight" if figures.night else "this run"
     columns = ["figure", this, "median before", "change", "lowest", "highest", "worse?"]
     num_good = sum(record["state"] == "done" for record in figures.history)

@@ -105,6 +105,8 @@ def test_first_changed_and_unchanged_nights(world):
         "num_rows": 1, "num_output_tokens": 5, "num_decode_steps": 2, "num_draft_tokens": 4,
         "num_accepted_tokens": 3, "num_relaxed_tokens": 1,
     }  # fmt: skip
+    assert two["by_change"]["carried"]["num_rows"] == 1, "u2; i1 is of a kind of which nothing was written"
+    assert one["by_change"]["carried"]["num_rows"] == 0
     assert two["num_carried_tokens"] == 10 and two["decode_sec"] == 2.0
     assert two["saved_decode_sec"] == pytest.approx(10 / 50)  # 50 tokens/s
 

@@ -94,7 +94,7 @@ def test_both_pages_tell_the_same(full, dataset):
         "Night of 22 November 2026",
         "11 of 12 texts were written in 10 min; 1 failed (8.3 %",
         "What changed",
-        "Drafting for new and changed entities",
+        "Drafting for new and changed entities, beside the others",
         "Carrying texts over saved 15 min of decoding",
         "The slowest of 3 shards",
         "KeyError: token #",

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from pipeline.acceptance_settings import AcceptanceSettings
+from pipeline.bench_settings import BenchSettings
 from pipeline.cluster_settings import (
     AirflowSettings,
     CrontabSettings,
@@ -323,22 +324,6 @@ class PathsSettings(Settings):
     """Where results go."""
 
     data: str = Field(description="a folder that all workers share, or a store's URI, as s3://bucket/prefix")
-
-
-BenchMethod = Literal[
-    "none", "ngram", "suffix", "laser-strict", "laser-relaxed", "laser-guarded", "laser-deferred"
-]
-
-
-class BenchSettings(Settings):
-    """How much `make bench` measures."""
-
-    concurrencies: list[Annotated[int, Field(ge=1)]] = Field(default=[1, 4, 16, 64], min_length=1)
-    methods: list[BenchMethod] = ["none", "ngram", "suffix", "laser-strict", "laser-relaxed"]
-    num_repeats: int = Field(default=3, ge=1)
-    num_pool: int = Field(default=600, ge=1)
-    use_published: bool = False
-    num_warmup: int = Field(default=32, ge=1)
 
 
 class ReportSettings(Settings):

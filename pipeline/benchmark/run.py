@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from pipeline.bench_settings import BenchSettings
 from pipeline.benchmark.engine_process import EngineProcess, Window
 from pipeline.benchmark.methods import STRICT, compared_methods, strict_laser
 from pipeline.benchmark.rows import BenchRow, bench_rows
@@ -26,7 +27,7 @@ from pipeline.generate.contract import WorkerSpec
 from pipeline.generate.engine import TextRequest
 from pipeline.models import ModelSource, resolve_model
 from pipeline.models.tokenizer import vocabulary_size
-from pipeline.settings import BenchSettings, Kind, RunSettings
+from pipeline.settings import Kind, RunSettings
 from pipeline.storage.files import sha256_of_json, write_json
 from pipeline.storage.layout import models_folder
 

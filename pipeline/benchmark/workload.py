@@ -10,13 +10,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from drafters.datastore import DatastoreBuilder, Document, StoreHeader
+from pipeline.bench_settings import BenchSettings
 from pipeline.errors import ConfigError, DataError
 from pipeline.generate.engine import TextRequest, WrittenText
 from pipeline.models import ModelSource
 from pipeline.plan import select_entities
 from pipeline.publish.snapshot import read_columns, snapshot_in_force
 from pipeline.road import group_tables, read_tables, render_chosen
-from pipeline.settings import KINDS, BenchSettings, Kind, RunSettings
+from pipeline.settings import KINDS, Kind, RunSettings
 from pipeline.storage.files import sha256_of_rows, write_parquet
 from pipeline.storage.layout import DatasetLayout
 

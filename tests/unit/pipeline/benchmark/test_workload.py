@@ -3,10 +3,10 @@ import json
 import pyarrow as pa
 import pytest
 
+from pipeline.bench_settings import BenchSettings
 from pipeline.benchmark.workload import TEXTS, build_pools, num_texts, pool_version
 from pipeline.benchmark.workload import _split as split
 from pipeline.generate.engine import TextRequest
-from pipeline.settings import BenchSettings
 
 REQUESTS = [TextRequest(f"user-{n}", "user", "g", str(n), [1, 2], 8) for n in range(400)]
 

@@ -1,8 +1,10 @@
 """SIGTERM ends a job in order, as an interrupt does: what is open is closed, the reason written down."""
 
+import os
 import signal
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -38,3 +40,21 @@ def sigterm_handler_kept() -> Iterator[None]:
 def _terminate(signum: int, frame: FrameType | None) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise Terminated
+
+
+def wait_for_end(pids: Iterable[int], timeout_sec: float) -> None:
+    """Return when none of these processes of this machine runs any more, at the latest after `timeout_sec`."""
+    deadline = time.monotonic() + timeout_sec
+    for pid in pids:
+        while _is_running(pid) and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

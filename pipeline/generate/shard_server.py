@@ -6,6 +6,7 @@ work does not grow with the texts.
 """
 
 import logging
+import os
 import socket
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -44,6 +45,7 @@ class StartReceipt:
     """How the start of a worker ended."""
 
     node_id: str  # Ray's name of the machine
+    pid: int
     error: PipelineError | None  # None: the worker is up
 
 
@@ -84,7 +86,7 @@ class ShardServer:
 
     def started(self) -> StartReceipt:
         """Answers once the worker is up, or has failed to start."""
-        return StartReceipt(ray.get_runtime_context().get_node_id(), self._start_error)
+        return StartReceipt(ray.get_runtime_context().get_node_id(), os.getpid(), self._start_error)
 
     def run_shard(self, shard: str, bad_rows: dict[int, str], row_by_row: bool) -> ShardReceipt:
         """Generate and commit `shard`; see `pipeline.generate.row_by_row` for `bad_rows`."""

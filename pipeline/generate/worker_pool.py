@@ -19,6 +19,7 @@ from pipeline.generate.shard_queue import ShardQueue
 from pipeline.generate.shard_server import ShardReceipt, ShardServer, StartReceipt
 from pipeline.generate.watchdog import Watchdog
 from pipeline.storage.layout import RunLayout
+from pipeline.termination import wait_for_end
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ class _Slot:
     actor: Any = None
     worker: int = -1  # number of the process in this place, for the tracker
     node_id: str = ""
+    pid: int = -1
     is_ready: bool = False
     is_retiring: bool = False  # a shard failed in it: no more shards, replaced when the others ended
     shards: set[str] = field(default_factory=set)
@@ -267,7 +269,7 @@ class WorkerPool:
             self._on_start_failed(slot, receipt.error)
             return
         self._any_started = True
-        slot.is_ready, slot.node_id = True, receipt.node_id
+        slot.is_ready, slot.node_id, slot.pid = True, receipt.node_id, receipt.pid
         self._watchdog.ready(slot.worker)
         slot.num_start_failures = 0
         self._tracker.worker_ready(slot.worker)
@@ -336,14 +338,19 @@ class WorkerPool:
         slot.shards.clear()
 
     def _kill_workers(self) -> None:
-        """End what still runs and wait for its end, so that nothing is written afterwards."""
-        for slot in self._slots:
-            if slot.actor is not None:
-                ray.kill(slot.actor)
+        """End what still runs and wait for its end, so that nothing is written afterwards.
+
+        Ray counts an actor as dead before its process has ended. On other machines nothing more is known.
+        """
+        killed = [slot for slot in self._slots if slot.actor is not None]
+        for slot in killed:
+            ray.kill(slot.actor)
         running = [ref for ref, call in self._calls.items() if call.what == "shard"]
         if running:
             with contextlib.suppress(RayError):
                 ray.wait(running, num_returns=len(running), timeout=KILL_SEC)
+            here = ray.get_runtime_context().get_node_id()
+            wait_for_end([slot.pid for slot in killed if slot.is_ready and slot.node_id == here], KILL_SEC)
 
     def _close(self) -> None:
         """Let the engines shut down in order, for at most `CLOSE_SEC`."""

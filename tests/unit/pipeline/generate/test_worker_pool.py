@@ -62,7 +62,7 @@ class PlayedRay:
     # What happens behind it.
     def _actor(self, *_):
         actor = SimpleNamespace(at=self.now)
-        actor.started = SimpleNamespace(remote=lambda: self._call(0.1, StartReceipt("node", None)))
+        actor.started = SimpleNamespace(remote=lambda: self._call(0.1, StartReceipt("node", -1, None)))
         actor.run_shard = SimpleNamespace(remote=self._run)
         actor.progress = SimpleNamespace(remote=lambda: self._call(0.0, NO_PROGRESS))
         actor.close = SimpleNamespace(remote=lambda: self._call(0.0, None))
@@ -147,7 +147,7 @@ def test_a_machine_that_comes_back_in_time_goes_on_with_the_work(played, make_po
             played.machines = [WORKER]
             for ref, (at, _) in list(played._answers.items()):
                 if at == float("inf"):
-                    played._answers[ref] = (played.now, StartReceipt("node", None))
+                    played._answers[ref] = (played.now, StartReceipt("node", -1, None))
 
     pool.run(lose_for_a_while)
     assert queue.is_finished and not queue.unfinished

@@ -43,7 +43,7 @@ def _terminate(signum: int, frame: FrameType | None) -> None:
 
 
 def wait_for_end(pids: Iterable[int], timeout_sec: float) -> None:
-    """Return when none of these processes of this machine runs any more, at the latest after `timeout_sec`."""
+    """Return when none of these processes of this machine runs any more, or after `timeout_sec`."""
     deadline = time.monotonic() + timeout_sec
     for pid in pids:
         while _is_running(pid) and time.monotonic() < deadline:

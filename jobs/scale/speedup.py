@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
 # Drafts from pools that a worker fills itself would make its speed depend on its share of the texts.
 SAME_WORK = ["drafter=none", "acceptance=strict", "cluster.cpus_per_worker=1"]
+# Every worker has a full batch nearly to the end: half a batch takes more than half the time.
+FULL_BATCHES = ["plan.shard_size=8", "engine.max_num_seqs=8"]
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,8 @@ def measure_speedup(overrides: list[str], data: Path, dataset: str, num_turns: i
     for turn in range(num_turns):
         for num_workers in (1, 2) if turn % 2 == 0 else (2, 1):
             run = DatasetLayout.of(data, dataset).run(f"turn-{turn}-workers-{num_workers}")
-            _generate([*overrides, *SAME_WORK, f"paths.data={data}"], run.root.name, num_workers)
+            words = [*SAME_WORK, *FULL_BATCHES, *overrides, f"paths.data={data}"]
+            _generate(words, run.root.name, num_workers)
             found[num_workers].append(_timing(run, num_workers))
             logger.info("%d workers: %.1f s", num_workers, found[num_workers][-1].seconds)
     return Speedup(tuple(found[1]), tuple(found[2]))

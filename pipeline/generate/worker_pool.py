@@ -275,11 +275,16 @@ class WorkerPool:
         self._tracker.worker_ready(slot.worker)
 
     def _on_start_failed(self, slot: _Slot, error: PipelineError, may_recover: bool = False) -> None:
-        """Count the failed start; end the run if no worker ever started and another try is in vain."""
+        """Count the failed start; end the run if no worker ever started and another try is in vain.
+
+        An error that a worker tells may be its machine's alone: a full disk, a model that is missing there.
+        It is in vain once every place has met one.
+        """
         slot.num_start_failures += 1
         slot.is_given_up = slot.num_start_failures >= self._max_start_failures
         self._vacate(slot)
-        if not self._any_started and (slot.is_given_up or not may_recover):
+        needed = self._max_start_failures if may_recover else 1
+        if not self._any_started and all(other.num_start_failures >= needed for other in self._slots):
             raise error
         logger.warning("a worker could not start (%d): %s", slot.num_start_failures, error)
         if all(other.is_given_up for other in self._slots):

@@ -1,4 +1,7 @@
-"""Three nights with real Ray and vLLM: the first, one with changed users, one with nothing to do."""
+"""Three nights with real Ray and vLLM: the first, one with changed users, one with nothing to do.
+
+Once with their data in a folder, once in an object store.
+"""
 
 import json
 import os
@@ -25,14 +28,20 @@ SMALL = [
 ]
 
 
-@pytest.fixture
-def data(tmp_path, smollm2) -> Path:
-    (tmp_path / "models").mkdir()
-    (tmp_path / "models" / smollm2.name).symlink_to(smollm2)
-    return tmp_path
+@pytest.fixture(params=["folder", "bucket"])
+def data(request, tmp_path, smollm2) -> str:
+    """The data directory, with the model where nights look for a prepared one."""
+    place = str(tmp_path)
+    models = tmp_path / "models"
+    if request.param == "bucket":
+        place = f"{request.getfixturevalue('bucket')}/nights"
+        models = Path(os.environ["LASER_CACHE_DIR"]) / "models"
+    models.mkdir()
+    (models / smollm2.name).symlink_to(smollm2)
+    return place
 
 
-def start(data: Path, job: str, *words: str) -> subprocess.Popen:
+def start(data: str, job: str, *words: str) -> subprocess.Popen:
     command = [sys.executable, "-m", f"jobs.{job}", *words, "dataset=movielens", f"paths.data={data}"]
     return subprocess.Popen(
         command,
@@ -44,13 +53,13 @@ def start(data: Path, job: str, *words: str) -> subprocess.Popen:
     )
 
 
-def run(data: Path, job: str, *words: str) -> tuple[int, str, str]:
+def run(data: str, job: str, *words: str) -> tuple[int, str, str]:
     process = start(data, job, *words)
     out, err = process.communicate(timeout=PATIENCE_SEC)
     return process.returncode, out, err
 
 
-def night(data: Path, *words: str) -> dict:
+def night(data: str, *words: str) -> dict:
     """`night.json` of a night that ended well."""
     code, out, err = run(data, "nightly", f"limit={LIMIT}", *SMALL, *words)
     assert code == 0, out + err
@@ -58,11 +67,11 @@ def night(data: Path, *words: str) -> dict:
     return max(records, key=lambda record: (record["started_at"], record["run_id"]))
 
 
-def layout(data: Path) -> DatasetLayout:
+def layout(data: str) -> DatasetLayout:
     return DatasetLayout.of(data, "movielens")
 
 
-def in_force(data: Path) -> dict[tuple[str, str], dict]:
+def in_force(data: str) -> dict[tuple[str, str], dict]:
     """The rows in force by kind and entity."""
     snapshot = snapshot_in_force(layout(data))
     verify_files(layout(data), snapshot.version, snapshot.files)
@@ -71,9 +80,9 @@ def in_force(data: Path) -> dict[tuple[str, str], dict]:
     return {(row["kind"], row["entity_id"]): row for row in rows}
 
 
-def check_lock(data: Path, running: subprocess.Popen) -> None:
-    owner = layout(data).lock.with_name("night.lock.owner")
-    wait_for(owner.exists, "the lock")
+def check_lock(data: str, running: subprocess.Popen) -> None:
+    lock = layout(data).lock  # a file beside it names the owner, an object's name ends in a number
+    wait_for(lambda: list(lock.parent.glob(f"{lock.name}.owner*")), "the lock")
     code, _, err = run(data, "nightly", f"limit={LIMIT}", *SMALL)
     assert code == 2 and running.poll() is None
     lines = [line for line in err.splitlines() if line.startswith("error:")]
@@ -88,7 +97,7 @@ def wait_for(condition, what: str) -> None:
 
 
 @pytest.mark.slow  # two engine starts, and one that is killed
-def test_three_nights(data):
+def test_three_nights(data, tmp_path):
     # The first night is killed in the middle; meanwhile a second one is turned away.
     first = start(data, "nightly", f"limit={LIMIT}", *SMALL, "history_cutoff=2026-11-20T00:00Z")
     check_lock(data, first)
@@ -105,8 +114,9 @@ def test_three_nights(data):
 
     # The second: one user of the sample has rated once more.
     (user,) = some_users(0.05, of=LIMIT)
-    changed_copy(data / "raw", [user])
-    two = night(data, f"dataset.raw={data / 'raw'}", "history_cutoff=2026-11-21T00:00Z")
+    raw = tmp_path / "raw"
+    changed_copy(raw, [user])
+    two = night(data, f"dataset.raw={raw}", "history_cutoff=2026-11-21T00:00Z")
     assert two["version"] == "2026-11-21" and two["previous_version"] == "2026-11-20"
     assert (
         two["counts"]["user"] | {"changed": 1, "carried": LIMIT - 1, "planned": 1, "failed": 0}
@@ -122,7 +132,7 @@ def test_three_nights(data):
     assert changed["num_rows"] == 1 and changed["num_decode_steps"] < changed["num_output_tokens"]
 
     # The third: nothing changed, no engine is started and no version made.
-    three = night(data, f"dataset.raw={data / 'raw'}", "history_cutoff=2026-11-21T00:00Z")
+    three = night(data, f"dataset.raw={raw}", "history_cutoff=2026-11-21T00:00Z")
     assert three["run_id"] == "2026-11-21-2" and three["version"] == "2026-11-21"
     assert {step["name"]: step["status"] for step in three["steps"]}["generate"] == "skipped"
     assert not layout(data).run("2026-11-21-2").parts.exists()

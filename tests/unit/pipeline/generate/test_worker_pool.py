@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 from ray.exceptions import ActorDiedError
 
+from pipeline.errors import ModelError, StorageError
 from pipeline.generate import worker_pool
 from pipeline.generate.progress import NO_PROGRESS, ProgressTracker
 from pipeline.generate.ray_cluster import Node, PoolSize
@@ -27,6 +28,7 @@ class PlayedRay:
         self.machines = [WORKER]
         self.num_waits = 0
         self.killed = []
+        self.start_errors = []  # of the next starts
         self.fails = {}  # shard -> receipt of its next attempt
         self.calls = []  # (shard, bad rows, row by row)
         self._answers = {}  # ref -> (when it is there, value)
@@ -62,7 +64,8 @@ class PlayedRay:
     # What happens behind it.
     def _actor(self, *_):
         actor = SimpleNamespace(at=self.now)
-        actor.started = SimpleNamespace(remote=lambda: self._call(0.1, StartReceipt("node", -1, None)))
+        error = self.start_errors.pop(0) if self.start_errors else None
+        actor.started = SimpleNamespace(remote=lambda: self._call(0.1, StartReceipt("node", -1, error)))
         actor.run_shard = SimpleNamespace(remote=self._run)
         actor.progress = SimpleNamespace(remote=lambda: self._call(0.0, NO_PROGRESS))
         actor.close = SimpleNamespace(remote=lambda: self._call(0.0, None))
@@ -102,13 +105,12 @@ def played(monkeypatch):
 
 @pytest.fixture
 def make_pool(played, tmp_path, monkeypatch):
-    def make(num_shards, may_grow=True, **cluster):
+    def make(num_shards, may_grow=True, num_workers=1, **cluster):
         layout = RunLayout(tmp_path)
         queue = ShardQueue([f"item-{number}" for number in range(num_shards)], max_attempts=3)
         spec = make_spec(layout, address="here", **cluster)
-        pool = WorkerPool(
-            ToyWorker, spec, layout, PoolSize(1, 2, 0, may_grow), queue, ProgressTracker(0, 0, 1), set()
-        )
+        size = PoolSize(num_workers, 2, 0, may_grow)
+        pool = WorkerPool(ToyWorker, spec, layout, size, queue, ProgressTracker(0, 0, num_workers), set())
         monkeypatch.setattr(pool._watchdog, "_clock", played.monotonic)
         pool._watchdog._round_at = played.now
         return pool, queue
@@ -192,3 +194,20 @@ def test_the_pool_follows_the_machines_that_join_and_leave(played, make_pool):
     pool.run(change_machines)
     assert queue.is_finished and not queue.unfinished
     assert max(ready) == 4
+
+
+def test_a_machine_that_cannot_start_a_worker_does_not_end_the_run_of_the_others(played, make_pool):
+    pool, queue = make_pool(8, may_grow=False, num_workers=2)
+    played.machines = [WORKER] * 2
+    played.start_errors = [StorageError("/cache: no space left on device")]
+    pool.run(lambda _: None)
+    assert queue.is_finished and not queue.unfinished
+
+
+def test_an_error_that_no_worker_starts_without_ends_the_run_at_once(played, make_pool):
+    pool, _ = make_pool(8, may_grow=False, num_workers=2)
+    played.machines = [WORKER] * 2
+    played.start_errors = [ModelError("model.path=/nowhere: no such folder")] * 100
+    with pytest.raises(ModelError, match="/nowhere"):
+        pool.run(lambda _: None)
+    assert len(played.start_errors) == 98

@@ -19,6 +19,11 @@ from pipeline.storage.files import replaced_atomically, write_text
 ID_FIELDS: dict[Kind, str] = {"user": "uid", "item": "iid"}
 CONFIG = "recbole.yaml"
 UNWRITABLE = '[\t\r\n" ]'  # RecBole's files have no quotes or escapes, and its lists are split at spaces
+# What pandas, which RecBole reads its files with, takes for a missing value.
+MISSING = [
+    "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A",
+    "NA", "NULL", "NaN", "None", "n/a", "nan", "null",
+]  # fmt: skip
 
 
 def write_recbole(view: VectorsView, folder: Path, settings: ExportSettings) -> list[str]:
@@ -36,7 +41,8 @@ def write_recbole(view: VectorsView, folder: Path, settings: ExportSettings) -> 
         names.append(name)
     text = (
         "# Put the .useremb and .itememb files beside your .inter file, named as your dataset is, and these\n"
-        "# lines into your configuration; keep your own entries of load_col.\n"
+        "# lines into your configuration. Of several files the last one's load_col is the only one: your\n"
+        "# own entries of load_col belong here. inter: '*' loads all columns of the .inter file.\n"
     )
     write_text(text + yaml.safe_dump(_config(settings), sort_keys=False), folder / CONFIG)
     return [*names, CONFIG]
@@ -47,7 +53,7 @@ def _config(settings: ExportSettings) -> dict[str, object]:
         "USER_ID_FIELD": settings.user_field,
         "ITEM_ID_FIELD": settings.item_field,
         "additional_feat_suffix": [f"{kind}emb" for kind in KINDS],
-        "load_col": {f"{kind}emb": [ID_FIELDS[kind], f"{kind}_emb"] for kind in KINDS},
+        "load_col": {"inter": "*", **{f"{kind}emb": [ID_FIELDS[kind], f"{kind}_emb"] for kind in KINDS}},
         "alias_of_user_id": [ID_FIELDS["user"]],
         "alias_of_item_id": [ID_FIELDS["item"]],
         "preload_weight": {ID_FIELDS[kind]: f"{kind}_emb" for kind in KINDS},
@@ -55,9 +61,10 @@ def _config(settings: ExportSettings) -> dict[str, object]:
 
 
 def _reject_unwritable(ids: pa.Array, kind: Kind) -> None:
-    bad = ids.filter(pc.match_substring_regex(ids, UNWRITABLE))
+    is_missing = pc.is_in(ids, value_set=pa.array(MISSING))
+    bad = ids.filter(pc.or_(pc.match_substring_regex(ids, UNWRITABLE), is_missing))
     if len(bad):
         raise DataError(
             f"export.formats: recbole cannot read {kind} id {bad[0].as_py()!r} ({len(bad)} ids with a space, "
-            "tab, quote or line break); leave recbole out"
+            "tab, quote or line break, or that mean a missing value, as NA); leave recbole out"
         )

@@ -68,22 +68,36 @@ def test_fuxictr_looks_up_the_vector_of_each_id(processor):
     assert (looked_up("nobody") == 0).all()
 
 
-def test_a_fuxictr_model_takes_the_features(processor, tmp_path):
+def test_a_fuxictr_model_trains_on_the_features_and_leaves_the_vectors_alone(processor, tmp_path):
     import torch
-    from fuxictr.pytorch.layers import FeatureEmbedding
+    from fuxictr.pytorch.layers import FeatureEmbedding, MLP_Block
+    from fuxictr.pytorch.models import BaseModel
 
-    columns = {
-        "user_id": np.array(["u1", "u9"]), "user_knowledge": np.array(["u1", "u9"]),
-        "item_id": np.array(["i0", "new"]), "item_knowledge": np.array(["i0", "new"]),
-        "label": np.array([1.0, 0.0]),
-    }  # fmt: skip
-    encoded = processor.transform(columns)
-    inputs = {
-        name: torch.tensor(np.asarray(encoded[name]).astype(int)) for name in columns if name != "label"
-    }
-    features = FeatureEmbedding(processor.feature_map, embedding_dim=4)(inputs)
-    assert features.shape == (2, 4, 4) and torch.isfinite(features).all()
-    features.sum().backward()  # the projections learn, the knowledge stays
+    class Perceptron(BaseModel):
+        def __init__(self, feature_map):
+            super().__init__(feature_map, verbose=0, model_root=str(tmp_path), metrics=["AUC"])
+            self.features = FeatureEmbedding(feature_map, embedding_dim=4)
+            self.mlp = MLP_Block(16, hidden_units=[8], output_dim=1, output_activation="sigmoid")
+            self.compile("adam", "binary_crossentropy", 0.1)
+
+        def forward(self, inputs):
+            return {"y_pred": self.mlp(self.features(self.get_inputs(inputs)).flatten(start_dim=1))}
+
+    torch.manual_seed(0)
+    users, items = np.array(["u1", "u2", "u9", "u1"]), np.array(["i0", "i1", "new", "i2"])
+    labels = np.array([1.0, 0.0, 0.0, 1.0])
+    columns = {"user_id": users, "user_knowledge": users, "item_id": items, "item_knowledge": items}
+    encoded = processor.transform(columns | {"label": labels})
+    batch = {name: torch.tensor(np.asarray(encoded[name]).astype(int)) for name in columns}
+    batch["label"] = torch.tensor(labels, dtype=torch.float32)
+    model = Perceptron(processor.feature_map)
+    model._max_gradient_norm = 10.0
+    pretrained = {name: values.clone() for name, values in model.state_dict().items() if "pretrain" in name}
+    losses = [model.train_step(batch).item() for _ in range(20)]
+    assert losses[-1] < losses[0] / 2
+    after = model.state_dict()
+    frozen = {name for name, values in pretrained.items() if torch.equal(values, after[name])}
+    assert {name for name in pretrained if "pretrain_embedding" in name} == frozen
 
 
 @pytest.fixture
@@ -108,7 +122,6 @@ def test_recbole_aligns_the_vectors_with_its_own_ids(exports, tmp_path, recbole)
     lines = ["user_id:token\titem_id:token", *(f"{user}\t{item}" for user, item, _ in INTERACTIONS)]
     (folder / "toy.inter").write_text("\n".join(lines) + "\n")
     exported = yaml.safe_load((exports / "recbole" / "recbole.yaml").read_text())
-    exported["load_col"]["inter"] = ["user_id", "item_id"]
     values = {"data_path": str(folder.parent), "use_gpu": False, **exported}
     dataset = create_dataset(Config(model="BPR", dataset="toy", config_dict=values))
     for kind, field, texts in (("user", "uid", TEXTS["user"]), ("item", "iid", TEXTS["item"])):

@@ -86,11 +86,12 @@ def test_a_kind_without_texts_is_exported_as_nothing_but_the_default(tmp_path):
     assert report.coverage.num_both_covered == 0
 
 
-def test_ids_that_recbole_cannot_read_are_named(tmp_path):
-    layout = publish_texts(tmp_path, "night1", {"item": {"a b": "text"}})
+@pytest.mark.parametrize("entity_id", ["a b", "NA"])
+def test_ids_that_recbole_cannot_read_are_named(tmp_path, entity_id):
+    layout = publish_texts(tmp_path, "night1", {"item": {entity_id: "text"}})
     encode(tmp_path, HashEncoder())
     write_interactions(layout)
-    with pytest.raises(DataError, match="recbole cannot read item id 'a b'"):
+    with pytest.raises(DataError, match=f"recbole cannot read item id '{entity_id}'"):
         export(tmp_path, formats=["recbole"])
     assert not list(layout.embeddings.rglob("recbole/export.json"))
     export(tmp_path, formats=["kar", "torch", "fuxictr"])

@@ -94,12 +94,14 @@ def _split(path: Path, options: argparse.Namespace) -> Split:
 
 
 def _replay_laser(split: Split, options: argparse.Namespace) -> list[Row]:
-    everything = [*split.pool, *split.warm, *split.measured]
+    """As from night to night: the warm texts teach the calibration as they are written, then are pooled."""
+    everything = [*split.known, *split.measured]
     vocab_size = max(int(recording.text.max()) for recording in everything) + 1
     rows = []
     with tempfile.TemporaryDirectory(prefix="replay-") as folder:
-        datastore = build_pools(Path(folder), split.pool, vocab_size)
-        calibration = warm_calibration(datastore, split.warm, options.max_draft_tokens)
+        earlier = build_pools(Path(folder) / "earlier", split.pool, vocab_size)
+        calibration = warm_calibration(earlier, split.warm, options.max_draft_tokens)
+        datastore = build_pools(Path(folder) / "measured", split.known, vocab_size)
         for price in options.price:
             drafter = LaserReplay(
                 datastore, price, options.max_draft_tokens, carried(calibration), options.threads
@@ -109,10 +111,11 @@ def _replay_laser(split: Split, options: argparse.Namespace) -> list[Row]:
 
 
 def _replay_arctic(split: Split, options: argparse.Namespace) -> list[Row]:
+    """From the texts that LASER knows, all of them; its settings need no calibration."""
     if not options.arctic:
         return []
     try:
-        cache = build_tree([recording.output for recording in split.pool])
+        cache = build_tree([recording.output for recording in split.known])
     except ArcticMissingError as error:
         logger.warning("%s", error)
         return []

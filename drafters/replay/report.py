@@ -36,11 +36,13 @@ class Row:
 
 
 def describe_split(name: str, split: Split) -> str:
-    """Two lines on what is replayed."""
-    num_tokens = sum(len(r.output) for r in split.pool)
+    """Three lines on what is replayed, and from what."""
+    num_tokens = sum(len(r.output) for r in split.known)
     return (
-        f"{name}: {len(split.measured)} texts measured, pool of {len(split.pool)} others ({num_tokens:,} "
-        f"tokens), calibration warmed on {len(split.warm)} more\n"
+        f"{name}: {len(split.measured)} texts measured; every method drafts from the same "
+        f"{len(split.known)} others ({num_tokens:,} tokens)\n"
+        f"  {len(split.warm)} of these were replayed first, against the other {len(split.pool)}, to warm "
+        f"LASER's calibration\n"
         f"  {looping_share(split.measured):.1%} of the measured 8-grams repeat within their text"
     )
 

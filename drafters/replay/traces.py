@@ -39,9 +39,14 @@ class Recording:
 class Split:
     """Recordings by role. An entity plays one role only: it is drawn by a hash of its id."""
 
-    pool: list[Recording]  # earlier knowledge, known to all drafters
-    warm: list[Recording]  # replayed before the measurement: teaches the calibration, enters no pool
+    pool: list[Recording]  # earlier knowledge
+    warm: list[Recording]  # replayed against the pool first, which teaches the calibration; then pooled too
     measured: list[Recording]
+
+    @property
+    def known(self) -> list[Recording]:
+        """What every drafter may draft the measured texts from: none has seen a text that another has not."""
+        return [*self.pool, *self.warm]
 
 
 def read_trace(path: Path) -> list[Recording]:

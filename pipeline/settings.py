@@ -377,6 +377,12 @@ class RunSettings(Settings):
             ) from error
         return date.astimezone(UTC) if date.tzinfo else date.replace(tzinfo=UTC)
 
+    @model_validator(mode="after")
+    def _stops_after_a_step_that_there_is(self) -> "RunSettings":
+        if self.nightly.stop_after == "quality" and not self.quality.enabled:
+            raise ValueError("nightly.stop_after=quality: there is no such step unless quality.enabled=true")
+        return self
+
     @property
     def acceptance_label(self) -> str:
         """The general rule in force: only LASER's verification can be relaxed."""

@@ -257,6 +257,10 @@ ERRORS = [
         "knowledge.user.max_tokens=5000: must be less than model.max_model_len=2048",
     ),
     ("dataset.min_rating=7", "dataset.min_rating=7: must be below 5"),
+    (
+        "nightly.stop_after=quality",
+        "nightly.stop_after=quality: there is no such step unless quality.enabled=true",
+    ),
 ]
 
 
@@ -279,6 +283,10 @@ def test_sampling_goes_with_strict_or_without_drafter():
     load("model.sampling.temperature=0.7", "acceptance=strict")
     load("model.sampling.temperature=0.7", "drafter=none")
     load("drafter=none", "acceptance=relaxed")
+
+
+def test_a_night_with_the_gate_may_stop_after_it():
+    load("nightly.stop_after=quality", "quality.enabled=true")
 
 
 def test_relative_paths_become_absolute(tmp_path, monkeypatch):

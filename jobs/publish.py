@@ -78,22 +78,27 @@ def _publish(
 ) -> None:
     content = content_of_run(layout, run, _base(layout, run))
     if settings.publish.action == "validate":
-        _validate(settings, layout, run, content, out)
+        _validate(settings, layout, run, content, lock, out)
         return
     snapshot = publish_run(layout, run, settings, content, _untimed, lock.require_held)
-    removed = prune_if_possible(layout, settings.publish.keep_versions)
+    removed = prune_if_possible(layout, settings.publish.keep_versions, lock.require_held)
     _print_in_force(snapshot, out)
     if removed:
         out.print(f"removed old versions: {', '.join(removed)}", highlight=False)
 
 
 def _validate(
-    settings: RunSettings, layout: DatasetLayout, run: RunLayout, content: Content, out: Console
+    settings: RunSettings,
+    layout: DatasetLayout,
+    run: RunLayout,
+    content: Content,
+    lock: OwnedLock,
+    out: Console,
 ) -> None:
     version = run.root.name
     if (layout.snapshot(version) / SUCCESS).exists():
         raise ConfigError(f"run_id={version}: it was validated and published before")
-    _, validation = write_and_validate(layout, run, settings, content, _untimed)
+    _, validation = write_and_validate(layout, run, settings, content, _untimed, lock.require_held)
     out.print(f"{version} is valid: {validation.counts}; nothing was put in force", highlight=False)
 
 

@@ -64,16 +64,17 @@ def run_night(settings: RunSettings, open_progress: OpenProgress) -> NightReport
     stays so.
     """
     layout = DatasetLayout.of(settings.paths.data, settings.dataset.name)
-    record = NightRecord(settings.dataset.name, settings.nightly.stop_after)
     stopped_after = None
     with owned(layout.lock, settings.run_id or f"the night of {day_of(settings)}") as lock:
+        record = NightRecord(settings.dataset.name, settings.nightly.stop_after, lock.require_held)
         try:
             _run_steps(settings, layout, record, lock, open_progress)
         except NightStopped as stop:
             stopped_after = str(stop)
         except BaseException as error:
-            record.fail(error)
-            _report_failure(settings, layout, record)
+            if lock.is_held():  # else the run and its report are another process's
+                record.fail(error)
+                _report_failure(settings, layout, record)
             raise
     return NightReport(record.run_id, record.values, list(record.steps.values()), stopped_after)
 
@@ -154,7 +155,7 @@ def _work(
     _note_figures(layout, record, content, night.run.layout, read_facts(night.run.layout).sec_per_token)
     snapshot = publish_run(layout, night.run.layout, settings, content, record.step, lock.require_held)
     _note_version(record, snapshot)
-    removed = prune_if_possible(layout, settings.publish.keep_versions)
+    removed = prune_if_possible(layout, settings.publish.keep_versions, lock.require_held)
     if removed:
         logger.info("removed old versions: %s", ", ".join(removed))
 

@@ -6,14 +6,14 @@ that ends before that leaves its folder to the next one.
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import CorruptPartError, StorageError
+from pipeline.errors import BusyError, CorruptPartError, StorageError
 from pipeline.storage.files import read_json, remove_folder, write_json
 from pipeline.storage.layout import DatasetLayout, RunLayout
 
@@ -31,10 +31,15 @@ class NightStopped(Exception):  # noqa: N818  not an error: the night was asked 
 
 @dataclass
 class NightRecord:
-    """The content of `night.json`."""
+    """The content of `night.json`.
+
+    `require_lock` raises `BusyError` if this process has lost the dataset's lock: the file tells of another
+    process's work by then, and is left alone.
+    """
 
     dataset: str
     stop_after: str | None = None
+    require_lock: Callable[[], None] = lambda: None
     values: dict[str, Any] = field(default_factory=dict)
     steps: dict[str, dict[str, Any]] = field(default_factory=dict)
     _run: RunLayout | None = None
@@ -74,6 +79,7 @@ class NightRecord:
         """Put `values` down, and write the file."""
         self.values |= values
         if self._run is not None:
+            self.require_lock()
             write_json(self.values | {"steps": list(self.steps.values())}, self._run.night)
 
     @contextmanager
@@ -108,7 +114,8 @@ class NightRecord:
             self._set_failed(_reason(error))
 
     def _set_failed(self, reason: str) -> None:
-        with suppress(OSError, StorageError):  # a full disk must not hide why the night failed
+        # Neither a full disk nor a lost lock must hide why the night failed.
+        with suppress(OSError, StorageError, BusyError):
             self.set(status=FAILED, ended_at=_now(), error=reason)
 
     def _note(self, name: str, started: float, status: str, reason: str | None = None) -> None:

@@ -2,7 +2,8 @@
 
 Nothing of the version in force is touched before `CURRENT` is replaced, which is the last step. Whatever
 stops in between is begun again: the files of an incomplete version are written anew, a complete one is
-only put in force.
+only put in force. A process that was taken for dead may wake up in any step, when another one has completed
+the version: so each step asks for the lock before it writes or removes anything.
 """
 
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from pipeline.publish.snapshot import (
     SUCCESS,
     Snapshot,
     SnapshotFile,
+    name_in_force,
     put_in_force,
     read_snapshot,
     snapshot_in_force,
@@ -55,8 +57,9 @@ def publish_run(
         snapshot = read_snapshot(layout, version)
         _reject_superseded(layout, snapshot)
     else:
-        files, validation = write_and_validate(layout, run, settings, content, step)
+        files, validation = write_and_validate(layout, run, settings, content, step, require_lock)
         with step("datastore"):
+            require_lock()
             datastore = _build_pools(layout, run, content, files)
         snapshot = _snapshot(run, content, files, validation, datastore)
     with step("publish"):
@@ -69,15 +72,20 @@ def publish_run(
 
 
 def write_and_validate(
-    layout: DatasetLayout, run: RunLayout, settings: RunSettings, content: Content, step: EnterStep
+    layout: DatasetLayout,
+    run: RunLayout,
+    settings: RunSettings,
+    content: Content,
+    step: EnterStep,
+    require_lock: Callable[[], None] = lambda: None,
 ) -> tuple[list[SnapshotFile], Validation]:
     """Write the files of the version named after `run` and check them; see `publish_run`."""
     version = run.root.name
     with step("snapshot"):
         if content.base is not None:
             verify_files(layout, content.base.version, content.base.files)
-        remove_folder(layout.snapshot(version))
-        files = write_snapshot(layout, version, run, content.base, content.kept)
+        _clear(layout, version, require_lock)
+        files = write_snapshot(layout, version, run, content.base, content.kept, require_lock)
     with step("validate"):
         try:
             check_failures(content, settings.max_failed_fraction)
@@ -86,10 +94,20 @@ def write_and_validate(
                 layout, version, files, content.expected, version, settings.publish
             )
         except PublishError as error:
+            require_lock()
             write_json({"is_valid": False, "reason": str(error)}, run.validation)
             raise
+        require_lock()
         write_json({"is_valid": True, **validation.as_dict()}, run.validation)
     return files, validation
+
+
+def _clear(layout: DatasetLayout, version: str, require_lock: Callable[[], None]) -> None:
+    """Remove what an earlier try left of `version`, unless that is complete by now."""
+    require_lock()
+    if (layout.snapshot(version) / SUCCESS).exists() or name_in_force(layout) == version:
+        raise PublishError(f"version {version} was completed by another process; run the same command again")
+    remove_folder(layout.snapshot(version))
 
 
 def check_failures(content: Content, max_failed_fraction: float) -> None:

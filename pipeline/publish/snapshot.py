@@ -59,16 +59,21 @@ class Snapshot(BaseModel):
     files: list[SnapshotFile]
 
 
+def name_in_force(layout: DatasetLayout) -> str | None:
+    """What `CURRENT` names, whatever became of that version; None if nothing was published."""
+    try:
+        return layout.current_snapshot.read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        return None
+
+
 def snapshot_in_force(layout: DatasetLayout) -> Snapshot | None:
     """The snapshot that `CURRENT` names; None if nothing was published.
 
     Raises `CorruptPartError` if it names a version that is not complete.
     """
-    try:
-        version = layout.current_snapshot.read_text(encoding="utf-8").strip()
-    except FileNotFoundError:
-        return None
-    return read_snapshot(layout, version)
+    version = name_in_force(layout)
+    return None if version is None else read_snapshot(layout, version)
 
 
 def read_snapshot(layout: DatasetLayout, version: str) -> Snapshot:

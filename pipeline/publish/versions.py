@@ -5,12 +5,13 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pipeline.errors import DataError, PipelineError
+from pipeline.errors import DataError, PipelineError, PublishError
 from pipeline.pools import verify_pools
 from pipeline.publish.snapshot import (
     LEFT,
     SUCCESS,
     Snapshot,
+    name_in_force,
     put_in_force,
     read_snapshot,
     snapshot_in_force,
@@ -70,21 +71,26 @@ def _version_before(layout: DatasetLayout, in_force: Snapshot) -> str | None:
     return older[-1] if older else None
 
 
-def prune_if_possible(layout: DatasetLayout, keep_versions: int) -> list[str]:
+def prune_if_possible(
+    layout: DatasetLayout, keep_versions: int, require_lock: Callable[[], None] = lambda: None
+) -> list[str]:
     """`prune` after a publication: what keeps it from its work is a warning, the new version is in force."""
     try:
-        return prune(layout, keep_versions)
+        return prune(layout, keep_versions, require_lock)
     except (PipelineError, OSError) as error:
         logger.warning("old versions were not removed: %s", error)
         return []
 
 
-def prune(layout: DatasetLayout, keep_versions: int) -> list[str]:
+def prune(
+    layout: DatasetLayout, keep_versions: int, require_lock: Callable[[], None] = lambda: None
+) -> list[str]:
     """Remove all but the newest `keep_versions` snapshots; the removed names.
 
     The one in force and the one that a rollback would return to stay in any case. With the others go their
     datastores, the parts and plans of the runs that wrote them (their records and reports stay), and what
-    stopped half-way before the oldest version that stays.
+    stopped half-way before the oldest version that stays. `require_lock` raises if this process has lost the
+    dataset's lock: another one may have put any of them in force since.
     """
     known = snapshots(layout)
     in_force = snapshot_in_force(layout)
@@ -95,16 +101,24 @@ def prune(layout: DatasetLayout, keep_versions: int) -> list[str]:
     kept = [snapshot for snapshot in known if snapshot not in surplus]
     stores = {snapshot.datastore_version for snapshot in kept}
     for snapshot in surplus:
-        (layout.snapshot(snapshot.version) / SUCCESS).unlink()  # from here on it is no version any more
-        remove_folder(layout.snapshot(snapshot.version))
-        if snapshot.datastore_version is not None and snapshot.datastore_version not in stores:
-            remove_folder(layout.datastore / snapshot.datastore_version)
-        run = layout.run(snapshot.run_id)
-        remove_folder(run.parts)
-        run.plan.unlink(missing_ok=True)
+        require_lock()
+        _remove_version(layout, snapshot, keeps_pools=snapshot.datastore_version in stores)
     if len(kept) >= keep_versions:
+        require_lock()
         _remove_leftovers(layout, kept)
     return [snapshot.version for snapshot in surplus]
+
+
+def _remove_version(layout: DatasetLayout, snapshot: Snapshot, keeps_pools: bool) -> None:
+    if name_in_force(layout) == snapshot.version:
+        raise PublishError(f"version {snapshot.version} is in force by now")
+    (layout.snapshot(snapshot.version) / SUCCESS).unlink()  # from here on it is no version any more
+    remove_folder(layout.snapshot(snapshot.version))
+    if snapshot.datastore_version is not None and not keeps_pools:
+        remove_folder(layout.datastore / snapshot.datastore_version)
+    run = layout.run(snapshot.run_id)
+    remove_folder(run.parts)
+    run.plan.unlink(missing_ok=True)
 
 
 def _remove_leftovers(layout: DatasetLayout, kept: list[Snapshot]) -> None:

@@ -4,7 +4,7 @@ Rows pass through in batches; each group's rows are gathered until they fill a f
 group of one kind and a pool of the datastore is built by reading its own files once.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -31,7 +31,10 @@ class _Gathered:
 
 
 class SnapshotWriter:
-    """Writes `kind=<kind>/<group>-<number>.parquet` below the folder of a version."""
+    """Writes `kind=<kind>/<group>-<number>.parquet` below the folder of a version.
+
+    `require_lock` raises if this process has lost the dataset's lock: the file is another's by then.
+    """
 
     def __init__(
         self,
@@ -39,10 +42,12 @@ class SnapshotWriter:
         version: str,
         rows_per_file: int = ROWS_PER_FILE,
         max_buffered_rows: int = MAX_BUFFERED_ROWS,
+        require_lock: Callable[[], None] = lambda: None,
     ) -> None:
         self._folder = layout.snapshot(version)
         self._rows_per_file = rows_per_file
         self._max_buffered_rows = max_buffered_rows
+        self._require_lock = require_lock
         self._gathered: dict[tuple[Kind, str], _Gathered] = {}
         self._numbers: dict[tuple[Kind, str], int] = {}
         self.files: list[SnapshotFile] = []
@@ -72,6 +77,7 @@ class SnapshotWriter:
         self._numbers[key] = number + 1
         name = f"kind={kind}/{group}-{number:05d}.parquet"
         path = self._folder / name
+        self._require_lock()
         write_parquet(conform(pa.concat_tables(gathered.batches), KNOWLEDGE, name), path)
         self.files.append(
             SnapshotFile(
@@ -91,9 +97,10 @@ def write_snapshot(
     run: RunLayout,
     base: Snapshot | None,
     kept: dict[Kind, pa.Array],
+    require_lock: Callable[[], None] = lambda: None,
 ) -> list[SnapshotFile]:
     """Write the files of `version`: of `base` the entities in `kept`, and all rows of `run`."""
-    writer = SnapshotWriter(layout, version)
+    writer = SnapshotWriter(layout, version, require_lock=require_lock)
     for kind in KINDS:
         if base is not None and len(kept[kind]):
             for rows in _kept_rows(layout, base, kind, kept[kind]):

@@ -111,7 +111,7 @@ class OwnedLock:
 
     def require_held(self) -> None:
         """Raise `BusyError` if another process took the lock over: nothing may be put in force then."""
-        if not self._is_held():
+        if not self.is_held():
             now = read_owner(self._record)
             raise BusyError(
                 f"{self._record}: this process lost the lock; it belongs to {now or 'nobody'} now"
@@ -121,7 +121,7 @@ class OwnedLock:
         """Remove the record, if it is still this owner's."""
         self._released.set()
         self._thread.join()
-        if self._is_held():
+        if self.is_held():
             self._record.unlink(missing_ok=True)
 
     def _beat(self) -> None:
@@ -129,7 +129,7 @@ class OwnedLock:
             with suppress(OSError, StorageError):  # a full disk must not end the night here
                 self._write()
 
-    def _is_held(self) -> bool:
+    def is_held(self) -> bool:
         """Whether the record still names this owner. A record that is gone was replaced and released."""
         try:
             found = _parsed(self._record.read_text(encoding="utf-8"))
@@ -143,7 +143,7 @@ class OwnedLock:
 
     def _write(self) -> None:
         with self._guard:
-            if self._is_held():
+            if self.is_held():
                 self._owner = replace(self._owner, alive_at=time.time())
                 write_owner(self._owner, self._record)
 

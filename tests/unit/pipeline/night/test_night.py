@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pyarrow as pa
 import pytest
 
-from pipeline.errors import DataError, PublishError, Terminated
+from pipeline.errors import BusyError, DataError, PublishError, Terminated
 from pipeline.models import ModelSource
 from pipeline.night import night as night_module
 from pipeline.night.night import run_night
@@ -235,3 +235,36 @@ def test_a_stop_before_the_plan_leaves_the_name_to_the_next_night(world):
     stopped = world.night(nightly=NightlySettings(stop_after="tables"))
     assert stopped["status"] == "stopped"
     assert world.night()["run_id"] == stopped["run_id"]
+
+
+def taken_over(world: World) -> dict[str, str]:
+    """Another machine's night takes the lock, and what every file of the runs holds then."""
+    record = world.layout.lock.with_name("night.lock.owner")
+    owner = json.loads(record.read_text())
+    record.write_text(json.dumps(owner | {"host": "elsewhere", "started_at": 1.0}))
+    return files_of_runs(world)
+
+
+def files_of_runs(world: World) -> dict[str, str]:
+    return {
+        str(path): path.read_text() for path in world.layout.runs.glob("*/*.*") if "parquet" not in str(path)
+    }
+
+
+@pytest.mark.parametrize("failing", ["content_of_run", "publish_run"])
+def test_a_night_that_lost_its_lock_leaves_record_and_report_to_the_new_owner(
+    reporting, monkeypatch, failing
+):
+    before: dict[str, str] = {}
+    real = getattr(night_module, failing)
+
+    def stalls(*arguments):
+        before.update(taken_over(reporting))
+        return real(*arguments)
+
+    monkeypatch.setattr(night_module, failing, stalls)
+    with pytest.raises(BusyError, match="this process lost the lock; it belongs to mine on elsewhere"):
+        reporting.night(run_id="mine")
+    assert files_of_runs(reporting) == before and not reporting.layout.run("mine").report("md").exists()
+    assert json.loads(before[str(reporting.layout.run("mine").night)])["status"] == "running"
+    assert snapshot_in_force(reporting.layout) is None

@@ -31,13 +31,14 @@ from pipeline.termination import terminated_in_order
 
 Job = Callable[[RunSettings], None]
 INTERRUPTED = 130
+HAVE_DRY_RUN = ("generate", "nightly", "cluster")  # cluster hands it on to the job that it starts
 
 KEYS = """\
 Most important keys (configs/ holds all of them; --print-config shows their values)
   dataset=NAME                a file of configs/dataset/
   dataset.raw=/path           raw files of your own instead of the embedded sample
   limit=N|all                 n users and n items
-  dry_run=true                show what was understood of the data; generate nothing
+  dry_run=true                show what would be done; generate and write nothing
   run_id=NAME                 names the run; the same name resumes it
   retry_failed=true           of a run that is done: generate the failed rows again
   history_cutoff=1998-03-01   ratings from this day (UTC) on are not shown; also today, yesterday
@@ -90,6 +91,8 @@ def _run(job: Job, name: str, usage: str, config_name: str, argv: Sequence[str] 
             _show(usage + "\n")
             return 0
         settings = load_settings(config_name, arguments.overrides, arguments.config_dir)
+        if settings.dry_run and name not in HAVE_DRY_RUN:
+            raise ConfigError(f"dry_run=true: {name} has no dry run; generate and nightly have one")
         if arguments.wants_config:
             _show(as_yaml(settings))
             return 0
@@ -142,11 +145,16 @@ def _usage(name: str, summary: str, examples: Sequence[str]) -> str:
         "  --print-config      show the resolved configuration and do nothing",
         f"  --config-dir DIR    offer the files of DIR beside configs/ (also: ${CONFIG_DIR_VARIABLE})",
         "",
-        KEYS,
+        _keys_of(name),
     ]
     if examples:
         lines += ["", "Examples", *(f"  {command} {example}" for example in examples)]
     return "\n".join(lines)
+
+
+def _keys_of(name: str) -> str:
+    lines = KEYS.splitlines()
+    return "\n".join(line for line in lines if name in HAVE_DRY_RUN or not line.startswith("  dry_run="))
 
 
 def _show(text: str) -> None:

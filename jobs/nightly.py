@@ -1,6 +1,7 @@
 """`python -m jobs.nightly`: generate what changed, publish it; also `make nightly`."""
 
 import sys
+from collections.abc import Mapping, Sequence
 
 from rich import box
 from rich.console import Console
@@ -8,39 +9,56 @@ from rich.table import Table
 
 from jobs.cli import entry_point
 from pipeline.generate.progress import duration, progress_view
+from pipeline.night.dry_run import NightDryRun, dry_run_night
 from pipeline.night.night import NightReport, run_night
-from pipeline.settings import KINDS, RunSettings
+from pipeline.settings import KINDS, Kind, RunSettings
 
 COUNTS = ("planned", "new", "changed", "carried", "outside", "gone", "failed", "kept_old")
+COUNTS_BEFORE = ("planned", "new", "changed", "carried", "outside", "withheld", "gone")
 
 
 @entry_point(
     "nightly",
     "Generate what changed since the last night, and publish it with its pools, all or nothing.",
     config_name="nightly",
-    examples=["dataset=movielens", "dataset=movielens limit=20", "history_cutoff=2026-11-22T00:00Z"],
+    examples=["dataset=movielens", "dataset=movielens dry_run=true", "history_cutoff=2026-11-22T00:00Z"],
 )
 def main(settings: RunSettings) -> None:
     """Run the night, or go on with the one that stopped, then say what it did."""
     messages, out = Console(stderr=True), Console()
+    if settings.dry_run:
+        _print_dry_run(dry_run_night(settings), out)
+        return
     report = run_night(settings, lambda: progress_view(messages, settings.model.name))
     if "counts" not in report.values:  # before the plan
         out.print(f"stopped after {report.stopped_after}, as nightly.stop_after asks")
         return
     out.print(f"\nNight {report.run_id}", highlight=False)
-    _print_counts(report, out)
+    _print_counts(report.values["counts"], COUNTS, out)
     for name, value in _lines(report):
         out.print(f"{name:<12} {value}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _print_counts(report: NightReport, out: Console) -> None:
-    counts = report.values["counts"]
+def _print_dry_run(result: NightDryRun, out: Console) -> None:
+    _print_counts(result.counts, COUNTS_BEFORE, out)
+    tokens = ", ".join(f"{kind}s {number:,}" for kind, number in result.num_prompt_tokens.items())
+    out.print(f"Prompt tokens of the planned: {tokens}.", highlight=False)
+    if result.is_unchanged:
+        line = f"Nothing changed: the night would confirm version {result.base_version}."
+    elif result.base_version is None:
+        line = "No version is in force: the night would be the first."
+    else:
+        line = f"The night would go from version {result.base_version}."
+    out.print(f"{line} Nothing was generated or written.", highlight=False, soft_wrap=True)
+
+
+def _print_counts(counts: Mapping[Kind, Mapping[str, int]], names: Sequence[str], out: Console) -> None:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("kind")
-    for name in COUNTS:
+    for name in names:
         table.add_column(name.replace("_", " "), justify="right")
     for kind in KINDS:
-        table.add_row(kind, *(f"{counts[kind].get(name, 0):,}" for name in COUNTS))
+        table.add_row(kind, *(f"{counts[kind].get(name, 0):,}" for name in names))
     out.print(table)
 
 

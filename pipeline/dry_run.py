@@ -8,7 +8,7 @@ import logging
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +26,8 @@ from pipeline.generate.progress import duration
 from pipeline.generate.ray_cluster import reject_what_does_not_fit
 from pipeline.models import ModelSource
 from pipeline.models.embedded import prepare_embedded_model
-from pipeline.models.folder import check_context
-from pipeline.models.hub import download_snapshot
+from pipeline.models.folder import check_context, folder_revision, tokenizer_hash
+from pipeline.models.hub import Snapshot, download_snapshot
 from pipeline.models.resolve import HUB_ID, PACKAGE_PREFIX
 from pipeline.prompts import RenderedPrompts
 from pipeline.road import choose_entities, group_tables, read_tables, render_chosen
@@ -94,7 +94,7 @@ def dry_run(settings: RunSettings) -> DryRun:
     tables = read_tables(settings)
     groups = group_tables(settings, tables)
     chosen = choose_entities(settings, groups)
-    rendered = _render(settings, tables, chosen)
+    rendered, _ = render_apart(settings, tables, chosen)
     if not rendered.prompts.num_rows:
         raise DataError(f"no prompt could be written: {rendered.failed['reason'][0].as_py()}")
     return DryRun(
@@ -108,30 +108,41 @@ def dry_run(settings: RunSettings) -> DryRun:
     )
 
 
-def _render(settings: RunSettings, tables: DomainTables, chosen: pa.Table) -> RenderedPrompts:
+def render_apart(
+    settings: RunSettings, tables: DomainTables, chosen: pa.Table
+) -> tuple[RenderedPrompts, ModelSource]:
+    """The prompts of `chosen`, and the model that they are for; nothing is left below `paths.data`.
+
+    The model has the identity that a run would find, but perhaps no weights, and its folder may be gone.
+    """
     models = models_folder(settings.paths.data)
-    with _tokenizer_folder(settings.model, models) as folder, tempfile.TemporaryDirectory() as scratch:
-        source = ModelSource(str(folder), revision="", is_local=True, tokenizer_hash="")
+    with _tokenizer_folder(settings.model, models) as found, tempfile.TemporaryDirectory() as scratch:
+        folder = found.folder
+        source = ModelSource(str(folder), found.commit, is_local=not found.commit, tokenizer_hash="")
         elsewhere = settings.model_copy(update={"paths": PathsSettings(data=scratch)})
         rendered = render_chosen(elsewhere, tables, chosen, source)
         check_context(folder, settings.model.max_model_len)
-    return rendered
+        revision = found.commit or folder_revision(folder)
+        return rendered, replace(source, revision=revision, tokenizer_hash=tokenizer_hash(folder))
 
 
 @contextmanager
-def _tokenizer_folder(model: ModelSettings, models: Path) -> Iterator[Path]:
-    """A folder with the tokenizer: weights are not fetched, and an embedded model is not kept."""
+def _tokenizer_folder(model: ModelSettings, models: Path) -> Iterator[Snapshot]:
+    """A folder with the tokenizer: weights are not fetched, and an embedded model is not kept.
+
+    The commit is empty for what is no hub model.
+    """
     if model.path.startswith(PACKAGE_PREFIX):
         name = model.path.removeprefix(PACKAGE_PREFIX)
         with tempfile.TemporaryDirectory() as scratch:
             place = models if (models / name).is_dir() else Path(scratch)
-            yield prepare_embedded_model(name, place)
+            yield Snapshot(prepare_embedded_model(name, place), "")
         return
     folder = Path(model.path).expanduser()
     if folder.is_dir() or not HUB_ID.fullmatch(model.path):
-        yield folder
+        yield Snapshot(folder, "")
         return
-    yield download_snapshot(model.path, model.revision, model.trust_remote_code, with_weights=False).folder
+    yield download_snapshot(model.path, model.revision, model.trust_remote_code, with_weights=False)
 
 
 def _first_prompts(prompts: pa.Table, kind: Kind) -> list[str]:

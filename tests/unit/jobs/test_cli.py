@@ -1,3 +1,4 @@
+import importlib
 import os
 import signal
 import subprocess
@@ -56,6 +57,27 @@ def test_print_config_shows_the_resolved_yaml(main, ran, capsys):
     assert main(["--print-config", "limit=3"]) == 0
     assert yaml.safe_load(capsys.readouterr().out)["limit"] == 3
     assert not ran
+
+
+def test_a_job_without_a_dry_run_refuses_one(main, ran, capsys):
+    assert main(["dry_run=true"]) == 2
+    line = "error: dry_run=true: demo has no dry run; generate and nightly have one\n"
+    assert capsys.readouterr().err == line
+    assert not ran
+
+
+@pytest.mark.parametrize("job", ["encode", "export", "evaluate", "quality", "report", "publish", "benchmark"])
+def test_only_jobs_with_a_dry_run_offer_it(job, capsys):
+    main = importlib.import_module(f"jobs.{job}").main
+    assert main(["--help"]) == 0 and "dry_run" not in capsys.readouterr().out
+    assert main(["dry_run=true"]) == 2
+    assert f"dry_run=true: {job} has no dry run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("job", ["generate", "nightly", "cluster.__main__"])
+def test_jobs_with_a_dry_run_offer_it(job, capsys):
+    assert importlib.import_module(f"jobs.{job}").main(["--help"]) == 0
+    assert "dry_run=true" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("arguments", [["--config-dir", "{}"], ["--config-dir={}"]])

@@ -1,0 +1,58 @@
+"""What a night would do: which entities it would write, which it would carry over, which would leave.
+
+Nothing is generated, no version is named, and nothing below `paths.data` is written.
+"""
+
+from dataclasses import dataclass
+
+import pyarrow.compute as pc
+
+from pipeline.dry_run import render_apart
+from pipeline.generate.optional_packages import require_drafter_package
+from pipeline.generate.ray_cluster import reject_what_does_not_fit
+from pipeline.night.changes import counts_by_kind, is_unchanged
+from pipeline.night.cutoff import with_cutoff_of_the_night
+from pipeline.night.planning import NightPlan, Prepared, plan_night
+from pipeline.publish.release import check_gone
+from pipeline.road import choose_entities, group_tables, read_tables
+from pipeline.settings import KINDS, Kind, RunSettings
+from pipeline.storage.layout import DatasetLayout
+
+
+@dataclass(frozen=True)
+class NightDryRun:
+    """What would become of the entities, and how much the model would have to read for it."""
+
+    base_version: str | None  # in force now
+    counts: dict[Kind, dict[str, int]]  # as in `night.json`
+    num_prompt_tokens: dict[Kind, int]  # of the planned entities
+    is_unchanged: bool  # the version in force would be confirmed
+
+
+def dry_run_night(settings: RunSettings) -> NightDryRun:
+    """Read, group, render and plan as a night would. Raises `PipelineError` as a night would.
+
+    The dataset's lock is not taken: a night that is running is not disturbed, and may change what is said.
+    """
+    layout = DatasetLayout.of(settings.paths.data, settings.dataset.name)
+    settings = with_cutoff_of_the_night(settings, layout)
+    require_drafter_package(settings.drafter.name)
+    reject_what_does_not_fit(settings)
+    tables = read_tables(settings)
+    groups = group_tables(settings, tables)
+    chosen = choose_entities(settings, groups)
+    rendered, source = render_apart(settings, tables, chosen)
+    night = plan_night(settings, layout, Prepared(tables, groups, chosen, rendered, source))
+    check_gone(night.base, night.changes, settings.publish.max_gone_fraction)
+    return NightDryRun(
+        base_version=night.base.version if night.base else None,
+        counts=counts_by_kind(night.changes),
+        num_prompt_tokens=_prompt_tokens(night),
+        is_unchanged=night.base is not None and is_unchanged(night.changes),
+    )
+
+
+def _prompt_tokens(night: NightPlan) -> dict[Kind, int]:
+    plan = night.run.plan
+    lengths = pc.list_value_length(night.run.prompts["prompt_token_ids"]).take(plan["row"])
+    return {kind: pc.sum(lengths.filter(pc.equal(plan["kind"], kind)), min_count=0).as_py() for kind in KINDS}

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from drafters.bench_datastore.measure import (
-    PoolSpec,
     build,
+    draft_laser,
     in_own_process,
     open_and_touch,
     propose_arctic,
-    propose_laser,
 )
 from drafters.bench_datastore.report import table, targets
+from drafters.bench_datastore.workload import PoolSpec
 from drafters.replay.arctic_method import ArcticMissingError, load_cache_class
 
 logger = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ def _measure_laser(spec: PoolSpec) -> dict[str, Any]:
         folder = Path(name)
         row = {**_head("laser", spec), **in_own_process(build, folder, spec)}
         row |= in_own_process(open_and_touch, folder, spec)
-        return row | in_own_process(propose_laser, folder, spec)
+        return row | in_own_process(draft_laser, folder, spec)
 
 
 def _measure_arctic(spec: PoolSpec) -> dict[str, Any] | None:
@@ -82,7 +82,7 @@ def _measure_arctic(spec: PoolSpec) -> dict[str, Any] | None:
         return None
     logger.info("arctic: %s tokens", f"{spec.pool_tokens:,}")
     measured = in_own_process(propose_arctic, spec)
-    return {**_head("arctic", spec), "bytes_per_token": None, "open_ms": None, **measured}
+    return {**_head("arctic", spec), "open_ms": None, **measured}
 
 
 def _available_bytes() -> int:

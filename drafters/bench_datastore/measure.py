@@ -8,25 +8,29 @@ import os
 import resource
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from drafters.bench_datastore.outside_propose import start_and_teach, start_sec
 from drafters.bench_datastore.texts import TEXT_TOKENS, TextGenerator
+from drafters.bench_datastore.workload import (
+    GROUP,
+    NUM_REQUESTS,
+    POOL_SEED,
+    REQUEST_SEED,
+    WARM_SEED,
+    PoolSpec,
+    recordings,
+)
 from drafters.datastore import Datastore, DatastoreBuilder, Document, StoreHeader
 from drafters.datastore.format import token_dtype
 from drafters.datastore.segment import Segment
 from drafters.replay.arctic_method import ArcticReplay, ArcticSetting, build_tree
 from drafters.replay.laser_method import KIND, TOKENIZER, LaserReplay, warm_calibration
 from drafters.replay.simulator import Int32, Int64, ReplayDrafter, replay
-from drafters.replay.traces import Recording
 
-GROUP = "bench"
-POOL_SEED, WARM_SEED, REQUEST_SEED = 0, 1, 2
-PROMPT_TOKENS = 300
-NUM_REQUESTS = 64
 NUM_WARM_TEXTS = 64
 OPEN_REPEATS = 5
 MAX_DRAFT_TOKENS = 16
@@ -37,19 +41,6 @@ PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 # the dearest case for the drafter.
 STEP_BASE_SEC = 30e-3
 STEP_MARGINAL_SEC = 20e-6
-
-
-@dataclass(frozen=True)
-class PoolSpec:
-    """A pool to measure."""
-
-    pool_tokens: int
-    vocab_size: int
-
-    @property
-    def num_texts(self) -> int:
-        """Texts in the pool; each takes one separator besides its tokens."""
-        return max(1, self.pool_tokens // (TEXT_TOKENS + 1))
 
 
 def in_own_process(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -100,10 +91,15 @@ def open_and_touch(folder: Path, spec: PoolSpec) -> dict[str, Any]:
     }
 
 
+def draft_laser(folder: Path, spec: PoolSpec) -> dict[str, Any]:
+    """All that drafting costs: in `propose`, and outside it over many pools."""
+    return propose_laser(folder, spec) | start_and_teach(folder, spec)
+
+
 def propose_laser(folder: Path, spec: PoolSpec) -> dict[str, Any]:
     """Whole `propose()` calls of 64 requests on one thread, the price rule included."""
     datastore = _open(folder, spec)
-    calibration = warm_calibration(datastore, _recordings(spec, WARM_SEED, NUM_WARM_TEXTS), MAX_DRAFT_TOKENS)
+    calibration = warm_calibration(datastore, recordings(spec, WARM_SEED, NUM_WARM_TEXTS), MAX_DRAFT_TOKENS)
     drafter = LaserReplay(datastore, None, MAX_DRAFT_TOKENS, calibration)
     for num_tokens in (NUM_REQUESTS, 4 * NUM_REQUESTS, 16 * NUM_REQUESTS):
         seconds = STEP_BASE_SEC + STEP_MARGINAL_SEC * num_tokens
@@ -113,7 +109,11 @@ def propose_laser(folder: Path, spec: PoolSpec) -> dict[str, Any]:
 
 
 def propose_arctic(spec: PoolSpec) -> dict[str, Any]:
-    """Arctic's suffix tree, called for each of 64 requests as vLLM does; also how it is built."""
+    """Arctic's suffix tree, called for each of 64 requests as vLLM does; also how it is built.
+
+    The tree lies in memory only, so what a token takes is its share of the resident memory. New tokens are
+    added to it in `propose`: nothing is left to be taught.
+    """
     texts = list(TextGenerator(spec.vocab_size, POOL_SEED).texts(spec.num_texts))
     num_tokens = len(texts) * (TEXT_TOKENS + 1)
     before = _resident_bytes()
@@ -121,13 +121,17 @@ def propose_arctic(spec: PoolSpec) -> dict[str, Any]:
     cache = build_tree(texts)
     seconds = time.perf_counter() - started
     resident = _resident_bytes() - before
+    drafter = ArcticReplay(cache, ARCTIC_DEFAULTS, MAX_DRAFT_TOKENS)
+    requests = recordings(spec, REQUEST_SEED, NUM_REQUESTS)
     return {
         "num_tokens": num_tokens,
+        "bytes_per_token": resident / num_tokens,
         "resident_bytes_per_token": resident / num_tokens,
         "build_tokens_per_sec": num_tokens / seconds,
         "build_sec": seconds,
         "build_peak_bytes": resident,
-        **_propose(ArcticReplay(cache, ARCTIC_DEFAULTS, MAX_DRAFT_TOKENS), spec),
+        "start_us_per_request": start_sec(drafter, requests) / NUM_REQUESTS * 1e6,
+        **_propose(drafter, spec),
     }
 
 
@@ -149,7 +153,7 @@ class _Timed:
 
 def _propose(drafter: ReplayDrafter, spec: PoolSpec) -> dict[str, Any]:
     timed = _Timed(drafter)
-    result = replay(timed, _recordings(spec, REQUEST_SEED, 4 * NUM_REQUESTS), NUM_REQUESTS)
+    result = replay(timed, recordings(spec, REQUEST_SEED, 4 * NUM_REQUESTS), NUM_REQUESTS)
     median = float(np.median(timed.seconds))
     return {
         "propose_us_per_request": median / NUM_REQUESTS * 1e6,
@@ -158,17 +162,6 @@ def _propose(drafter: ReplayDrafter, spec: PoolSpec) -> dict[str, Any]:
         "tokens_per_step": result.tokens_per_step,
         "drafted_per_step": result.drafted_per_step,
     }
-
-
-def _recordings(spec: PoolSpec, seed: int, count: int) -> list[Recording]:
-    """Requests whose texts are not in the pool; their prompts are random tokens."""
-    random = np.random.default_rng(seed)
-    prompts = random.integers(0, spec.vocab_size, (count, PROMPT_TOKENS)).astype(np.int32)
-    texts = TextGenerator(spec.vocab_size, seed).texts(count)
-    return [
-        Recording(f"request-{seed}-{number}", GROUP, prompt, text)
-        for number, (prompt, text) in enumerate(zip(prompts, texts, strict=True))
-    ]
 
 
 def _open(folder: Path, spec: PoolSpec) -> Datastore:

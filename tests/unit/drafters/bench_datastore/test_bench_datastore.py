@@ -4,10 +4,13 @@ import numpy as np
 import pytest
 
 from drafters.bench_datastore.__main__ import LARGE_VOCABULARY, SMALL_VOCABULARY, main
-from drafters.bench_datastore.measure import PoolSpec, build, open_and_touch, propose_laser
+from drafters.bench_datastore.measure import build, open_and_touch, propose_laser
+from drafters.bench_datastore.outside_propose import build_many_pools, start_and_teach
 from drafters.bench_datastore.report import table, targets
 from drafters.bench_datastore.texts import TEXT_TOKENS, TextGenerator
-from drafters.replay.laser_method import TOKENIZER
+from drafters.bench_datastore.workload import TAUGHT_SEED, PoolSpec, recordings
+from drafters.datastore.format import entity_key
+from drafters.replay.laser_method import KIND, TOKENIZER
 
 
 def test_texts_are_the_same_every_time_and_others_for_another_seed():
@@ -32,8 +35,12 @@ def test_the_command_writes_its_rows_and_says_what_is_met(tmp_path, capsys):
     report = tmp_path / "bench" / "datastore.json"
     assert main(["--pool-tokens", "5000", "--vocab-size", "5000", "--json", str(report)]) == 0
     rows = json.loads(report.read_text())
-    fields = ("pool_tokens", "bytes_per_token", "build_tokens_per_sec", "open_ms", "propose_us_per_request")
-    assert rows[0]["method"] == "laser" and all(field in row for row in rows for field in fields)
+    fields = ("bytes_per_token", "build_tokens_per_sec", "propose_us_per_request", "start_us_per_request")
+    assert rows[0]["method"] == "laser" and all(row["pool_tokens"] == 5000 for row in rows)
+    assert all(row[field] > 0 for row in rows for field in fields)
+    assert rows[0]["open_ms"] > 0 and rows[0]["teach_us_per_token"] > 0
+    for tree in rows[1:]:  # absent where its package is
+        assert tree["bytes_per_token"] == tree["resident_bytes_per_token"] and tree["open_ms"] is None
     shown = capsys.readouterr().out
     assert "not measured  seconds to build 10 M tokens" in shown and str(report) in shown
 
@@ -52,6 +59,20 @@ def test_a_small_pool_is_measured(tmp_path, vocab_size, bytes_per_token):
     assert measured["drafted_per_step"] > 0 and measured["tokens_per_step"] > 1.0
     assert measured["propose_ms_64_requests"] == pytest.approx(64e-3 * measured["propose_us_per_request"])
     assert (tmp_path / "bench").is_dir() and TOKENIZER in (tmp_path / "bench" / "header.json").read_text()
+
+
+def test_what_lies_outside_propose_is_measured_over_many_pools(tmp_path, monkeypatch):
+    monkeypatch.setattr("drafters.bench_datastore.outside_propose.NUM_POOLS", 9)
+    spec = PoolSpec(5_000, 5000)
+    measured = start_and_teach(tmp_path / "a", spec)
+    assert measured["num_pools"] == 9
+    assert measured["start_us_per_request"] > 0 and measured["start_first_us_per_request"] > 0
+    assert measured["teach_us_per_token"] > 0
+    store = build_many_pools(tmp_path / "b", spec)
+    assert len({group for _, group, _ in store.pools()}) == 10, "and the domain's"
+    assert store.previous(KIND, "g0", entity_key("8")) is not None, "in the pool of another group"
+    unseen = [request.entity_id for request in recordings(spec, TAUGHT_SEED, 8)]
+    assert all(store.previous(KIND, "g0", entity_key(entity)) is None for entity in unseen)
 
 
 def row(**fields):

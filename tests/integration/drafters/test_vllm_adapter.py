@@ -201,29 +201,37 @@ def test_a_relaxed_token_is_acceptable_to_the_model(laser, plain, prompts, seque
     assert num_second == sum(s.num_relaxed_tokens for s in stats.values()) > 0
 
 
-def test_sampled_requests_in_the_batch_are_never_relaxed(laser, prompts):
+def test_sampled_requests_in_the_batch_are_never_relaxed(laser, prompts, sequels):
     from vllm import SamplingParams
 
     from drafters import vllm_adapter
 
-    decode(laser, prompts, 8, STRICT)
+    decode(laser, prompts, 8, STRICT)  # fills the pool
+    wide = AcceptanceRule(top_k=5, min_prob=0.02)
+    # Six greedy requests and two sampled ones among them: one batch.
+    batch = [*sequels[:3], sequels[0], *sequels[3:], sequels[1]]
+    sampled = {3, 7}
     parameters = [
         SamplingParams(
-            temperature=1.0 if n % 2 else 0.0,
+            temperature=0.7 if n in sampled else 0.0,
             seed=n,
-            max_tokens=MAX_TOKENS,
-            extra_args=vllm_adapter.request_args(f"mixed-{n}", DraftKey("item", "all", ""), RELAXED),
+            max_tokens=48,
+            extra_args=vllm_adapter.request_args(f"mixed-{n}", DraftKey("item", "all", ""), wide),
         )
-        for n in range(8)
+        for n in range(len(batch))
     ]
-    written = laser.generate([{"prompt_token_ids": p} for p in prompts[:8]], parameters, use_tqdm=False)
+    written = laser.generate([{"prompt_token_ids": p} for p in batch], parameters, use_tqdm=False)
     finished = [
         vllm_adapter.FinishedRequest(f"mixed-{n}", "item", "", output.outputs[0].token_ids)
         for n, output in enumerate(written)
     ]
-    stats = vllm_adapter.finish(laser, finished, learn_texts=False)
-    assert all(stats[f"mixed-{n}"].num_relaxed_tokens == 0 for n in range(1, 8, 2))
-    assert all(stats[f"mixed-{n}"].num_decode_steps > 0 for n in range(8))
+    by_key = vllm_adapter.finish(laser, finished, learn_texts=False)
+    stats = [by_key[f"mixed-{n}"] for n in range(len(batch))]
+    assert all(counts.num_decode_steps > 0 for counts in stats)
+    greedy = [counts for n, counts in enumerate(stats) if n not in sampled]
+    assert sum(counts.num_relaxed_tokens for counts in greedy) > 0, "nothing was relaxed: shows nothing"
+    assert sum(stats[n].num_draft_tokens for n in sampled) > 0, "nothing was drafted: shows nothing"
+    assert all(stats[n].num_relaxed_tokens == 0 for n in sampled)
 
 
 def test_a_vllm_that_changed_is_named(laser):

@@ -261,8 +261,14 @@ def test_a_batch_that_never_drafts_tries_it_now_and_then(store):
     assert max(drafted) <= len(texts)
 
 
-def test_threads_are_a_share_of_the_cores():
-    assert 1 <= available_threads() <= 8
+@pytest.mark.parametrize(
+    ("num_cores", "num_threads"), [(1, 1), (2, 1), (3, 1), (4, 2), (15, 7), (16, 8), (17, 8), (128, 8)]
+)
+def test_threads_are_half_of_the_cores_that_this_process_may_use_and_at_most_eight(
+    monkeypatch, num_cores, num_threads
+):
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(100, 100 + num_cores)))
+    assert available_threads() == num_threads
 
 
 def test_documents_of_four_byte_vocabularies(tmp_path):

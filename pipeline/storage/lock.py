@@ -2,23 +2,25 @@
 
 import fcntl
 import json
+import logging
 import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import psutil
 
-from pipeline.errors import BusyError, StorageError
+from pipeline.errors import BusyError
 from pipeline.storage.files import write_text
 from pipeline.storage.location import is_remote
 
+logger = logging.getLogger(__name__)
 HEARTBEAT_SEC = 15.0
 STALE_SEC = 120.0  # an owner on another machine that was silent for so long is dead
 SETTLE_SEC = 1.0  # without kernel locks: others that found the same dead owner have written by then
@@ -91,7 +93,8 @@ class OwnedLock:
     """A held lock; `rename` tells readers which run the owner works on.
 
     Whoever finds this owner's heartbeat too old replaces the record, and then the lock is `lost`: this
-    process may have been suspended, or cut off from the disk. It finds out at the next heartbeat.
+    process may have been suspended, or cut off from the disk. It finds out at the next heartbeat. While the
+    record cannot be read the lock counts as held, until the last heartbeat that was written is too old.
     """
 
     def __init__(self, record: Path, owner: Owner) -> None:
@@ -107,50 +110,76 @@ class OwnedLock:
         """The owner works on `run_id` from now on."""
         with self._guard:
             self._owner = replace(self._owner, run_id=run_id)
-        self._write()
+        self._write(write_owner)
 
     def require_held(self) -> None:
         """Raise `BusyError` if another process took the lock over: nothing may be put in force then."""
-        if not self.is_held():
-            now = read_owner(self._record)
-            raise BusyError(
-                f"{self._record}: this process lost the lock; it belongs to {now or 'nobody'} now"
-            )
+        if self.is_held():
+            return
+        why = f"its record could not be read or written for {STALE_SEC:.0f} s"
+        if self.lost:
+            why = f"it belongs to {read_owner(self._record) or 'nobody'} now"
+        raise BusyError(f"{self._record}: this process lost the lock; {why}")
 
     def release(self) -> None:
-        """Remove the record, if it is still this owner's."""
+        """Remove the record, if it is still this owner's. One that cannot be removed is soon too old."""
         self._released.set()
         self._thread.join()
-        if self.is_held():
-            self._record.unlink(missing_ok=True)
+        try:
+            if self.is_held():
+                self._record.unlink(missing_ok=True)
+        except Exception as error:  # noqa: BLE001  each store raises classes of its own
+            logger.warning("%s: not removed: %s", self._record, _reason(error))
 
     def _beat(self) -> None:
+        is_told = False
         while not self._released.wait(HEARTBEAT_SEC):
-            with suppress(OSError, StorageError):  # a full disk must not end the night here
-                self._write()
+            try:
+                self._write(_write_once)
+                is_told = False
+            except Exception as error:  # noqa: BLE001  a full disk or a store out of reach ends no night here
+                if not is_told:
+                    logger.warning("%s: no heartbeat, tried again: %s", self._record, _reason(error))
+                is_told = True
 
     def is_held(self) -> bool:
         """Whether the record still names this owner. A record that is gone was replaced and released."""
         try:
-            found = _parsed(self._record.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            found = None
-        except OSError:  # the disk does not answer: nobody knows
-            return not self.lost
+            found = owner_in(self._record)
+        except Exception:  # noqa: BLE001  disk or store do not answer, each with classes of its own
+            return not self.lost and time.time() - self._owner.alive_at < STALE_SEC
         if found is None or not found.is_same(self._owner):
             self.lost = True
         return not self.lost
 
-    def _write(self) -> None:
+    def _write(self, write: Callable[[Owner, Path], None]) -> None:
         with self._guard:
             if self.is_held():
-                self._owner = replace(self._owner, alive_at=time.time())
-                write_owner(self._owner, self._record)
+                owner = replace(self._owner, alive_at=time.time())
+                write(owner, self._record)
+                self._owner = owner
 
 
 def write_owner(owner: Owner, record: Path) -> None:
     """Replace `record` atomically."""
-    write_text(json.dumps(asdict(owner), indent=1) + "\n", record)
+    write_text(_as_text(owner), record)
+
+
+def _write_once(owner: Owner, record: Path) -> None:
+    """As `write_owner`, without its further tries: the next heartbeat is one."""
+    if is_remote(record):
+        remote: Any = record
+        remote.fs.pipe_file(remote.path, _as_text(owner).encode())
+    else:
+        write_owner(owner, record)
+
+
+def _as_text(owner: Owner) -> str:
+    return json.dumps(asdict(owner), indent=1) + "\n"
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 @contextmanager
@@ -185,8 +214,16 @@ def owned(path: Path, run_id: str) -> Iterator[OwnedLock]:
 def read_owner(record: Path) -> Owner | None:
     """Who the record names; None if there is none or it cannot be read."""
     try:
+        return owner_in(record)
+    except Exception:  # noqa: BLE001  each store raises classes of its own
+        return None
+
+
+def owner_in(record: Path) -> Owner | None:
+    """Who the record names; None if there is none, or it names nobody. Raises what reading it raises."""
+    try:
         return _parsed(record.read_text(encoding="utf-8"))
-    except OSError:
+    except FileNotFoundError:
         return None
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import BusyError
-from pipeline.storage.lock import OwnedLock, Owner, busy, read_owner
+from pipeline.storage.lock import OwnedLock, Owner, busy, owner_in, read_owner
 
 
 @contextmanager
@@ -50,8 +50,9 @@ def _records(path: Path) -> list[Path]:
 
 
 def _reject_living(path: Path, records: list[Path]) -> None:
+    """A record that cannot be read is no dead owner's: what reading it raises goes on."""
     for record in records:
-        owner = read_owner(record)
+        owner = owner_in(record)
         if owner is not None and owner.is_alive():
             raise BusyError(busy(path, owner))
 

@@ -18,6 +18,7 @@ from pipeline.generate.progress import ProgressView
 from pipeline.models import ModelSource
 from pipeline.plan import write_plan
 from pipeline.quality.metrics import DecodedTexts, QualityMetric, measure
+from pipeline.quality.same_decoding import require_same_decoding
 from pipeline.quality.variants import (
     SAMPLED,
     STRICT,
@@ -80,13 +81,15 @@ def check_quality(
     open_progress: OpenProgress,
 ) -> QualityReport:
     """Measure the finished run `run`, write its `quality.json`, and raise `QualityError` over a budget,
-    or if less than half of the sample could be measured.
+    or if less than half of the sample could be measured; `ConfigError`, before anything is written, if
+    `settings` and `source` would decode otherwise than the run did.
 
     The sample's prompts are decoded greedily without drafts, and twice sampled, by the same workers as
     any run, below `<run>/quality/`; what is there already is not decoded again. A run without a relaxed
     text has nothing to measure: its sample is 0. `encode` is the sentence encoder, called once.
     """
     run_id = run.root.name
+    require_same_decoding(run, settings, source)
     sample = sampled_rows(run, run_id, settings.quality.num_entities)
     if not sample.num_rows:
         report = QualityReport(0, 0, [])

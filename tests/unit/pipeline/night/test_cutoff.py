@@ -38,6 +38,10 @@ def test_a_night_that_goes_on_after_midnight_keeps_its_cutoff(layout):
     assert cutoff_of(settings(AFTER_MIDNIGHT), layout) == BEFORE_MIDNIGHT
     retried = settings(AFTER_MIDNIGHT, "retry_failed=true", "publish.max_gone_fraction=1")
     assert cutoff_of(retried, layout) == BEFORE_MIDNIGHT
+    other_budget = settings(
+        AFTER_MIDNIGHT, "quality.max_drift=0.5", "evaluation.num_seeds=3", "bench.num_repeats=2"
+    )
+    assert cutoff_of(other_budget, layout) == BEFORE_MIDNIGHT
 
 
 def test_the_next_night_of_the_schedule_has_its_own(layout):

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from pipeline.settings_base import Settings
 
+MIN_MEASURED = 0.5  # of the sample; a gate that sees less of it has not looked
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
@@ -29,3 +30,8 @@ class QualitySettings(Settings):
     max_looping_increase: Fraction | None = Field(
         default=0.05, description="share of repeated 8-grams, relaxed minus strict"
     )
+
+
+def has_measured_enough(num_measured: int, num_chosen: int) -> bool:
+    """Whether so many texts of the sample say something: one rule for the gate and the report."""
+    return num_measured >= MIN_MEASURED * num_chosen

@@ -28,6 +28,7 @@ from pipeline.quality.variants import (
     sampled_rows,
     variant_plan,
 )
+from pipeline.quality_settings import has_measured_enough
 from pipeline.settings import AcceptanceSettings, DrafterSettings, RunSettings
 from pipeline.storage.files import sha256_of_json, write_json
 from pipeline.storage.layout import RunLayout
@@ -35,7 +36,6 @@ from pipeline.storage.parts import knowledge_dataset
 
 logger = logging.getLogger(__name__)
 Encode = Callable[[list[str]], np.ndarray]  # texts -> float32 [num_texts, width]
-MIN_MEASURED = 0.5  # of the sample; a gate that sees less of it has not looked
 OpenProgress = Callable[[], AbstractContextManager[ProgressView]]
 
 
@@ -57,7 +57,7 @@ class QualityReport:
 
     def require_ok(self, run_id: str) -> None:
         """Raise `QualityError` if a metric is over its budget, or too little could be measured."""
-        if self.sample < MIN_MEASURED * self.num_chosen:
+        if not has_measured_enough(self.sample, self.num_chosen):
             raise QualityError(
                 f"run_id={run_id}: only {self.sample} of {self.num_chosen} relaxed texts could be compared "
                 "with strict and sampled ones, the others failed to decode; see failed.parquet below quality/"

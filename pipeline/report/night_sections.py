@@ -4,6 +4,7 @@ from pipeline.report.blocks import Block, Chart, ChartName, Charts, SampleText, 
 from pipeline.report.figures import MIN_NIGHTS, TOLERANCE, Compared, Decoding, RunFigures, ratio
 from pipeline.report.formats import count, decimal, duration, moment, percent, signed_percent
 from pipeline.report.history import METRICS, Form, change
+from pipeline.report.quality import COMPARED
 
 FORMS = {metric.name: metric.form for metric in METRICS}
 HISTORY_CHARTS: list[tuple[ChartName, str, str, int]] = [
@@ -221,9 +222,27 @@ def _quality(figures: RunFigures) -> list[Block]:
         return []
     words = {True: "yes", False: "NO", None: "-"}
     rows = [[check.name, check.value, check.budget, words[check.is_ok]] for check in figures.quality]
-    bad = [check.name for check in figures.quality if check.is_ok is False]
-    text = f"Outside the budget: {', '.join(bad)}." if bad else "Every measure is within its budget."
+    text = " ".join([*_compared(figures), *_budgets(figures)])
     return [Text(text), table("Quality gate", ["measure", "value", "budget", "ok"], rows, num_last_words=1)]
+
+
+def _compared(figures: RunFigures) -> list[str]:
+    """On how many texts the measures rest."""
+    for check in figures.quality:
+        if check.name == COMPARED:
+            few = ": too few to judge by, so the gate failed" if check.is_ok is False else ""
+            return [f"{check.value} relaxed texts were compared with strict ones{few}."]
+    return []
+
+
+def _budgets(figures: RunFigures) -> list[str]:
+    checks = {check.name: check for check in figures.quality}
+    compared = checks.pop(COMPARED, None)
+    bad = [name for name, check in checks.items() if check.is_ok is False]
+    if bad:
+        return [f"Outside the budget: {', '.join(bad)}."]
+    is_judged = checks and (compared is None or compared.is_ok)
+    return ["Every measure is within its budget."] if is_judged else []
 
 
 def samples(figures: RunFigures) -> Section | None:

@@ -5,16 +5,19 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import CorruptPartError
+from pipeline.quality_settings import has_measured_enough
 from pipeline.report.figures import QualityCheck, SnapshotShare
 
 SHOWN_DIGITS = 4
+COMPARED = "texts_compared"  # how many of the chosen texts the measures rest on
 
 
 def read_quality(path: Path) -> list[QualityCheck]:
     """The checks of the quality gate; none if it did not run.
 
     Takes a list of objects with `name`, `value`, `budget`, `ok`; the same below a key `metrics` or `checks`;
-    or an object of name -> such an object or plain value. Raises `CorruptPartError` if the file is no JSON.
+    or an object of name -> such an object or plain value. The first check is `COMPARED` if `num_chosen` and
+    `sample` stand beside them. Raises `CorruptPartError` if the file is no JSON.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -22,12 +25,24 @@ def read_quality(path: Path) -> list[QualityCheck]:
         return []
     except (OSError, ValueError) as error:
         raise CorruptPartError(f"{path}: unreadable ({error})") from error
+    compared = _compared(content)
     for key in ("metrics", "checks"):
         if isinstance(content, dict) and isinstance(content.get(key), list | dict):
             content = content[key]
     if isinstance(content, dict):
         return [_check({"name": name} | _as_object(value)) for name, value in content.items()]
-    return [_check(_as_object(value)) for value in content] if isinstance(content, list) else []
+    checks = content if isinstance(content, list) else []
+    return [*compared, *(_check(_as_object(value)) for value in checks)]
+
+
+def _compared(content: Any) -> list[QualityCheck]:
+    """How many of the texts that the gate had chosen could be decoded in every way."""
+    values = content if isinstance(content, dict) else {}
+    chosen, sample = values.get("num_chosen"), values.get("sample")
+    if not isinstance(chosen, int) or not isinstance(sample, int):
+        return []
+    is_ok = has_measured_enough(sample, chosen) if chosen else None
+    return [QualityCheck(COMPARED, f"{sample} of {chosen}", "at least half", is_ok)]
 
 
 def _as_object(value: Any) -> dict[str, Any]:

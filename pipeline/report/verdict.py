@@ -8,7 +8,10 @@ from pipeline.report.formats import count, duration, percent, plural
 from pipeline.report.night import Night
 
 RESUME = "Run the same command again: what is finished is kept, and only the rest is done."
-STOPPED = "The process that ran it was killed, or its machine was lost; run.log may say more."
+STOPPED = (
+    "Its process could not say why it ended: it was killed, its machine was lost, or its disk was full; run.log "
+    "may say more."
+)
 BEFORE_GENERATION = (
     "Nothing was generated and nothing was replaced. Mend the cause, then run the night again."
 )
@@ -16,9 +19,16 @@ NOT_PUBLISHED = (
     "Neither snapshot nor pools were put in force. Mend the cause, for example a full disk, then run the "
     "night again: what was generated is kept."
 )
+NOT_GOOD_ENOUGH = (
+    "The snapshot was not published. If the texts are too far from strict ones, look at the quality table "
+    "and the samples below: the same command with other budgets (quality.max_*) decides at once, a stricter "
+    "acceptance writes the texts anew. If too few could be compared, see failed.parquet below the run's "
+    "quality/ and run.log; the same command with retry_failed=true decodes those again."
+)
 ADVICE = {
     **dict.fromkeys(("tables", "groups", "prompts", "plan"), BEFORE_GENERATION),
     "generate": f"{RESUME} run.log holds what the engines said.",
+    "quality": NOT_GOOD_ENOUGH,
     "validate": "Look at the quality table and the samples below; the snapshot was not published.",
     **dict.fromkeys(("snapshot", "datastore", "publish"), NOT_PUBLISHED),
 }

@@ -1,10 +1,13 @@
 import json
+from typing import get_args
 
 import pyarrow as pa
 import pytest
 
+from pipeline.publish_settings import Step
 from pipeline.report.gather import gather
 from pipeline.report.night import Night
+from pipeline.report.verdict import ADVICE
 from pipeline.schemas import FAILED
 from pipeline.storage.files import write_json, write_parquet
 from pipeline.storage.lock import owned
@@ -48,6 +51,22 @@ def test_a_failed_night_names_step_reason_version_and_what_to_do(builder, datase
     assert verdict.headline.endswith("Version v0 stays in force.")
     assert verdict.reason == "6 % of the texts loop, at most 5 % may"
     assert "was not published" in verdict.advice
+
+
+def test_a_night_that_the_gate_ended_is_not_told_to_run_the_same_again(builder, dataset):
+    layout = builder.build()
+    error = "run_id=night-1: only 11 of 24 relaxed texts could be compared"
+    builder.night(
+        status="failed", version=None, steps=[{"name": "quality", "status": "failed", "error": error}]
+    )
+    verdict = gather(layout, dataset).verdict
+    assert verdict.headline.startswith("The night failed at step quality") and verdict.reason == error
+    assert "quality.max_*" in verdict.advice and "retry_failed=true" in verdict.advice
+    assert "Run the same command again" not in verdict.advice
+
+
+def test_every_step_of_a_night_has_its_advice():
+    assert set(get_args(Step)) <= set(ADVICE)
 
 
 def test_a_night_that_says_nearly_nothing_is_taken_as_it_is(builder, dataset):

@@ -110,6 +110,7 @@ def _decode_variants(
         update={
             "drafter": DrafterSettings(name="none", max_draft_tokens=0),
             "acceptance": AcceptanceSettings(name="strict", top_k=1, min_prob=0.0),
+            "max_failed_fraction": 1.0,  # texts that fail are judged by how many can be compared
         }
     )
     plan = variant_plan(run, sample, settings.plan.shard_size)

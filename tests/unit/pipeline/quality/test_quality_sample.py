@@ -1,6 +1,7 @@
 """Which texts the gate looks at, and how their prompts are decoded."""
 
 from contextlib import nullcontext
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -8,7 +9,10 @@ import pyarrow.compute as pc
 import pytest
 
 from pipeline.errors import QualityError
+from pipeline.failure_bound import too_many_failed
+from pipeline.models import ModelSource
 from pipeline.plan import write_plan
+from pipeline.quality import gate
 from pipeline.quality.gate import _measured
 from pipeline.quality.variants import VARIANTS, of_variant, sampled_rows, variant_plan
 from pipeline.storage.layout import RunLayout
@@ -70,3 +74,19 @@ def test_texts_that_one_variant_lacks_are_not_measured_and_too_many_fail(run, nu
     refused = pytest.raises(QualityError, match=f"only {report.sample} of 4 relaxed texts")
     with nullcontext() if is_enough else refused:
         report.require_ok("night-1")
+
+
+def test_failed_variants_are_judged_by_the_gate_and_not_by_the_bound_of_a_run(run, monkeypatch):
+    sample = sampled_rows(run, "night-1", 8)
+    failing = frozenset(f"strict/{one}" for one in sample["entity_id"].to_pylist()[:2])
+
+    def decode(plan, spec, layout, worker_class, on_progress):
+        result = make_result("item-00000", plan, failing)
+        commit_part(layout, result, spec.fingerprint)
+        assert not too_many_failed(2, plan.num_rows, spec.settings.max_failed_fraction)
+
+    monkeypatch.setattr(gate, "generate_shards", decode)
+    source = ModelSource("/models/toy", "1", is_local=True, tokenizer_hash="0" * 64)
+    progress = nullcontext(SimpleNamespace(update=None))
+    decoded = gate._decode_variants(run_settings(), run, source, sample, lambda: progress)
+    assert decoded.num_rows == 4 * len(VARIANTS) - 2

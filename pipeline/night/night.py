@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.domains import write_domain
+from pipeline.errors import StorageError
 from pipeline.generate.dispatch import GenerationOutcome
 from pipeline.generate.optional_packages import require_drafter_package
 from pipeline.generate.progress import ProgressView
@@ -40,6 +41,7 @@ from pipeline.settings import KINDS, RunSettings
 from pipeline.storage.files import write_parquet
 from pipeline.storage.layout import DatasetLayout, RunLayout, models_folder
 from pipeline.storage.lock import OwnedLock, owned
+from pipeline.storage.reserve import keep_reserve, with_reserve
 
 logger = logging.getLogger(__name__)
 OpenProgress = Callable[[], AbstractContextManager[ProgressView]]
@@ -68,13 +70,13 @@ def run_night(settings: RunSettings, open_progress: OpenProgress) -> NightReport
     with owned(layout.lock, settings.run_id or f"the night of {day_of(settings)}") as lock:
         record = NightRecord(settings.dataset.name, settings.nightly.stop_after, lock.require_held)
         try:
+            keep_reserve(layout.reserve)
             _run_steps(settings, layout, record, lock, open_progress)
         except NightStopped as stop:
             stopped_after = str(stop)
         except BaseException as error:
             if lock.is_held():  # else the run and its report are another process's
-                record.fail(error)
-                _report_failure(settings, layout, record)
+                _tell_failure(settings, layout, record, error)
             raise
     return NightReport(record.run_id, record.values, list(record.steps.values()), stopped_after)
 
@@ -218,14 +220,21 @@ def _note_version(record: NightRecord, snapshot: Snapshot) -> None:
     record.set(version=snapshot.version, datastore_version=snapshot.datastore_version)
 
 
-def _report_failure(settings: RunSettings, layout: DatasetLayout, record: NightRecord) -> None:
-    """The morning report of a night that failed; what is wrong with the report does not hide the reason."""
-    if record.run_id is None or record.has_failed_at("report"):
-        return
+def _tell_failure(
+    settings: RunSettings, layout: DatasetLayout, record: NightRecord, error: BaseException
+) -> None:
+    """Record and report of a night that failed; what is wrong with either does not hide the reason."""
     try:
-        _write_report(layout.run(record.run_id), layout, settings.report.pushgateway)
-    except Exception as error:  # noqa: BLE001  see above
-        logger.warning("no report of this night: %s", error)
+        with_reserve(layout.reserve, lambda: record.fail(error))
+    except Exception as problem:  # noqa: BLE001  see above
+        logger.warning("the record of this night does not say why it failed: %s", problem)
+    if record.run_id is None or (record.has_failed_at("report") and not isinstance(error, StorageError)):
+        return
+    run = layout.run(record.run_id)
+    try:
+        with_reserve(layout.reserve, lambda: _write_report(run, layout, settings.report.pushgateway))
+    except Exception as problem:  # noqa: BLE001  see above
+        logger.warning("no report of this night: %s", problem)
 
 
 def _write_report(run: RunLayout, layout: DatasetLayout, pushgateway: str | None) -> None:

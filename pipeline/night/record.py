@@ -90,7 +90,9 @@ class NightRecord:
             yield
         except BaseException as error:
             self._note(name, started, FAILED, _reason(error))
-            self._set_failed(f"{name}: {_reason(error)}")
+            # Neither a full disk nor a lost lock must hide why the night failed.
+            with suppress(OSError, StorageError, BusyError):
+                self.set(status=FAILED, ended_at=_now(), error=f"{name}: {_reason(error)}")
             raise
         self._note(name, started, DONE)
         self.set()
@@ -109,14 +111,12 @@ class NightRecord:
         self.set(status=DONE, ended_at=_now(), error=None)
 
     def fail(self, error: BaseException) -> None:
-        """The night failed; the reason of a step that failed is not replaced."""
-        if self.values.get("status") != FAILED:
-            self._set_failed(_reason(error))
+        """The night failed; the reason of a step that failed is not replaced.
 
-    def _set_failed(self, reason: str) -> None:
-        # Neither a full disk nor a lost lock must hide why the night failed.
-        with suppress(OSError, StorageError, BusyError):
-            self.set(status=FAILED, ended_at=_now(), error=reason)
+        Raises what writing raises: of a step that failed for want of space nothing may be written yet.
+        """
+        failed = {"status": FAILED, "ended_at": _now(), "error": _reason(error)}
+        self.set(**failed if self.values.get("status") != FAILED else {})
 
     def _note(self, name: str, started: float, status: str, reason: str | None = None) -> None:
         step = {"name": name, "seconds": round(time.monotonic() - started, 3), "status": status}

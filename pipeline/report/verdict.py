@@ -9,8 +9,8 @@ from pipeline.report.night import Night
 
 RESUME = "Run the same command again: what is finished is kept, and only the rest is done."
 STOPPED = (
-    "Its process could not say why it ended: it was killed, its machine was lost, or its disk was full; run.log "
-    "may say more."
+    "Its process could not say why it ended: it was killed, its machine was lost, or its disk was full; "
+    "run.log may say more."
 )
 BEFORE_GENERATION = (
     "Nothing was generated and nothing was replaced. Mend the cause, then run the night again."

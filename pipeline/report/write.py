@@ -33,12 +33,14 @@ def write_report(
     """Write report.md, report.html, report.json and metrics.prom of a run, good or failed.
 
     The metrics of the dataset's latest run lie below the dataset's folder too, where a collector finds them.
+    They go out first, to the gateway before the files: an alert must not wait for a page, or for space.
 
     `pushgateway` (default: `report.pushgateway` of the run's recorded settings) takes the metrics too; one
     that does not answer is logged and told in the result, it is no reason to fail a night. Raises
     `DataError` if there is no such run, `CorruptPartError` if its night.json or quality.json is unreadable.
     """
     figures = gather(run_layout, dataset_layout)
+    push_error = _push(figures, pushgateway or _recorded_gateway(run_layout))
     _write_metrics(figures, run_layout, dataset_layout)
     document = build_document(figures)
     write_text(to_markdown(document), run_layout.report("md"))
@@ -49,15 +51,15 @@ def write_report(
         markdown=str(run_layout.report("md")),
         html=str(run_layout.report("html")),
         metrics=str(run_layout.metrics),
-        push_error=_push(figures, pushgateway or _recorded_gateway(run_layout)),
+        push_error=push_error,
     )
 
 
 def _write_metrics(figures: RunFigures, run: RunLayout, dataset: DatasetLayout) -> None:
     text = to_prometheus(figures)
-    write_text(text, run.metrics)
     if latest_run(dataset) == run:
         write_text(text, dataset.metrics)
+    write_text(text, run.metrics)
 
 
 def latest_run(dataset_layout: DatasetLayout) -> RunLayout | None:

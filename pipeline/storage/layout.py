@@ -140,6 +140,11 @@ class DatasetLayout:
         return self.root / "night.lock"
 
     @property
+    def reserve(self) -> Path:
+        """What a night gives up to tell that the disk is full."""
+        return self.root / "night.reserve"
+
+    @property
     def metrics(self) -> Path:
         """The latest run's figures in Prometheus text format, always at this place."""
         return self.root / "metrics.prom"

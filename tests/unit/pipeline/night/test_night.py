@@ -1,13 +1,14 @@
 """The order of a night's steps and what it writes down; the texts are made by hand, without an engine."""
 
+import errno
 import json
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
 
-from pipeline.errors import BusyError, DataError, PublishError, Terminated
+from pipeline.errors import BusyError, DataError, PublishError, StorageError, Terminated
 from pipeline.models import ModelSource
 from pipeline.night import night as night_module
 from pipeline.night.night import run_night
@@ -16,6 +17,7 @@ from pipeline.publish.snapshot import snapshot_in_force, versions
 from pipeline.publish_settings import NightlySettings, PublishSettings
 from pipeline.schemas import FAILED, GROUPS, INTERACTIONS, ITEMS, PROMPTS, USERS
 from pipeline.settings import PathsSettings, ReportSettings
+from pipeline.storage import files
 from pipeline.storage.layout import DatasetLayout
 from tests.publishing import entities, finished_run, settings_of
 
@@ -268,3 +270,53 @@ def test_a_night_that_lost_its_lock_leaves_record_and_report_to_the_new_owner(
     assert files_of_runs(reporting) == before and not reporting.layout.run("mine").report("md").exists()
     assert json.loads(before[str(reporting.layout.run("mine").night)])["status"] == "running"
     assert snapshot_in_force(reporting.layout) is None
+
+
+class FullDisk:
+    """A disk that takes no file once it is full, until the reserve is given up."""
+
+    def __init__(self, layout: DatasetLayout) -> None:
+        self.layout = layout
+        self.is_full = False
+        self.write = files._renamed
+
+    @contextmanager
+    def renamed(self, path):
+        if self.is_full and (self.layout.reserve.exists() or path == self.layout.reserve):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        with self.write(path) as temporary:
+            yield temporary
+
+
+@pytest.fixture
+def disk(reporting, monkeypatch) -> FullDisk:
+    disk = FullDisk(reporting.layout)
+    monkeypatch.setattr(files, "_renamed", disk.renamed)
+    return disk
+
+
+@pytest.mark.parametrize("is_full_at", ["read_tables", "content_of_run", "_write_report"])
+def test_a_night_on_a_full_disk_is_told_by_record_metrics_report_and_gateway(
+    reporting, disk, pushed, monkeypatch, is_full_at
+):
+    reporting.night(run_id="one")
+    assert 'knowledge_run_success{dataset="toy"} 1.0' in reporting.layout.metrics.read_text()
+    real = getattr(night_module, is_full_at)
+
+    def fills(*arguments):
+        disk.is_full = True
+        return real(*arguments)
+
+    monkeypatch.setattr(night_module, is_full_at, fills)
+    reporting.rows = reporting.rows + entities("user", "u3")
+    with pytest.raises(StorageError, match="no space left on device"):
+        reporting.night(run_id="two", report=GATEWAY)
+    record, run = reporting.record("two"), reporting.layout.run("two")
+    assert record["status"] == "failed" and "no space left on device" in record["error"]
+    assert 'knowledge_run_success{dataset="toy"} 0.0' in reporting.layout.metrics.read_text()
+    assert "**FAILED: The night failed" in run.report("md").read_text()
+    assert set(pushed) == {"gateway:9091"}
+
+    disk.is_full = False
+    monkeypatch.setattr(night_module, is_full_at, real)
+    assert reporting.night()["status"] == "done" and reporting.layout.reserve.exists()

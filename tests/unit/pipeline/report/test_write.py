@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from pipeline.errors import DataError
+from pipeline.errors import DataError, StorageError
 from pipeline.report import write_report
 from pipeline.report.write import latest_run
 from tests.unit.pipeline.report.conftest import HOSTILE, RunBuilder
@@ -200,6 +200,17 @@ def test_a_gateway_that_does_not_answer_is_told_and_costs_no_report(full, datase
     written = write_report(full, dataset, "127.0.0.1:9")
     assert written.push_error.startswith("report.pushgateway=127.0.0.1:9: ")
     assert full.report("html").exists()
+
+
+def test_a_full_disk_keeps_no_metrics_from_the_gateway(full, dataset, gateway, monkeypatch):
+    def refuses(text, path):
+        raise StorageError(f"{path}: no space left on device")
+
+    address, pushed = gateway
+    monkeypatch.setattr("pipeline.report.write.write_text", refuses)
+    with pytest.raises(StorageError, match=r"metrics\.prom: no space left"):
+        write_report(full, dataset, address)
+    assert [path for path, _ in pushed] == ["/metrics/job/knowledge/dataset/toy"]
 
 
 def test_the_latest_runs_metrics_lie_at_a_fixed_place(dataset):

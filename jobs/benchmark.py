@@ -15,7 +15,14 @@ from pipeline.settings import RunSettings
 )
 def main(settings: RunSettings) -> None:
     """Measure, then write data/bench/generation.json, a table and a plot."""
-    from pipeline.benchmark.present import bound_table, plot, prefill_table, speed_table, verdicts
+    from pipeline.benchmark.present import (
+        bound_table,
+        plain_table,
+        plot,
+        prefill_table,
+        speed_table,
+        verdicts,
+    )
     from pipeline.benchmark.run import machine_description, run_benchmark
     from pipeline.storage.files import write_text
 
@@ -32,8 +39,11 @@ def main(settings: RunSettings) -> None:
         *verdicts(rows),
         "The time of reading each prompt included",
         prefill_table(rows),
-        "Tokens per step / cost of a step (tokens per step of texts that do not loop; looping share)",
+        "Tokens per step / cost of a step in steps of none (looping share)",
         bound_table(rows),
+        "Texts that loop neither by none nor by the method: tokens per step, ratio to none as estimated from "
+        "it (how many texts)",
+        plain_table(rows),
     ]
     text = "\n\n".join(parts)
     write_text(text + "\n", folder / "generation.md")

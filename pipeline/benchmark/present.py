@@ -23,18 +23,34 @@ def prefill_table(rows: Sequence[BenchRow]) -> str:
 def bound_table(rows: Sequence[BenchRow]) -> str:
     """What bounds the speed: tokens a step writes, and what such a step costs, in steps of `none`.
 
-    The ratio to `none` is about the one divided by the other. In brackets the tokens per step of the texts
-    that do not loop, then the share of looping 8-grams: loops are easy to draft and flatter every drafter.
+    The ratio to `none` is about the one divided by the other. In brackets the share of looping 8-grams:
+    loops are easy to draft and flatter every drafter.
     """
     cost = {(row.kind, row.concurrency): row.ms_per_step for row in rows if row.method == BASELINE}
 
     def bound(row: BenchRow) -> str:
         steps = row.ms_per_step / cost[(row.kind, row.concurrency)]
-        plain = f"{row.tokens_per_step_without_loops:.2f}; {row.looping_share:.0%}"
-        return f"{row.tokens_per_step:.2f} / {steps:.2f} ({plain})"
+        return f"{row.tokens_per_step:.2f} / {steps:.2f} ({row.looping_share:.0%})"
 
     methods = list(dict.fromkeys(row.method for row in rows if row.method != BASELINE))
     return _markdown_table(rows, methods, bound)
+
+
+def plain_table(rows: Sequence[BenchRow]) -> str:
+    """Tokens per step and estimated ratio to `none` of texts that loop by neither method, and their number.
+
+    The time of a step cannot be divided among the texts of its batch: the ratio is that of all texts, scaled
+    by the tokens per step.
+    """
+
+    def plain(row: BenchRow) -> str:
+        share = f"{row.num_texts_without_loops} of {row.num_texts}"
+        if not row.num_texts_without_loops:
+            return f"- ({share})"
+        return f"{row.tokens_per_step_without_loops:.2f}, about {row.ratio_without_loops:.2f} ({share})"
+
+    methods = list(dict.fromkeys(row.method for row in rows if row.method != BASELINE))
+    return _markdown_table(rows, methods, plain)
 
 
 def _markdown_table(rows: Sequence[BenchRow], methods: Sequence[str], show: Callable[[BenchRow], str]) -> str:

@@ -34,8 +34,11 @@ class BenchRow:
     drafted_per_step: float  # of a request
     drafter_ms_per_step: float  # of the engine's step
     looping_share: float  # of 8-grams, those that stood in the same text before
-    tokens_per_step_without_loops: float  # of the entities whose text by `none` hardly loops; 0: none does
+    tokens_per_step_without_loops: float  # see `_without_loops`; 0: there are no such texts
     ms_per_step: float  # of the engine's step
+    num_texts: int  # measured to their ends, in all rounds
+    num_texts_without_loops: int
+    ratio_without_loops: float  # estimated, see `_row`; 0: there are no such texts
 
 
 def bench_rows(kind: str, concurrency: int, windows: dict[str, list[Window]]) -> list[BenchRow]:
@@ -55,18 +58,20 @@ def _row(
     baseline: list[Window],
     plain: list[set[str]],
 ) -> BenchRow:
+    """The figures of one method; `plain`: the entities of each round whose text by `none` hardly loops.
+
+    A step's time is that of its whole batch, looping texts included, so it cannot be told what the texts
+    without loops would have taken alone. Their ratio is estimated: that of all texts, scaled by how many
+    tokens they get from a step.
+    """
     ratios = [_rate(window) / _rate(base) for window, base in zip(rounds, baseline, strict=True)]
     with_prefill = [
         _rate_with_prefill(window) / _rate_with_prefill(base)
         for window, base in zip(rounds, baseline, strict=True)
     ]
     texts = [text for window in rounds for text in window.texts.values()]
-    without_loops = [
-        text
-        for window, entities in zip(rounds, plain, strict=True)
-        for entity, text in window.texts.items()
-        if entity in entities
-    ]
+    without_loops = _without_loops(rounds, plain)
+    tokens_per_step, plain_tokens_per_step = _tokens_per_step(texts), _tokens_per_step(without_loops)
     repeated, total = count_repeated_ngrams(_token_ids(texts))
     engine_steps = max(sum(window.num_steps for window in rounds), 1)
     return BenchRow(
@@ -78,12 +83,15 @@ def _row(
         ratio_low=min(ratios),
         ratio_high=max(ratios),
         ratio_with_prefill=median(with_prefill),
-        tokens_per_step=_tokens_per_step(texts),
+        tokens_per_step=tokens_per_step,
         drafted_per_step=sum(text.num_draft_tokens for text in texts) / _num_steps(texts),
         drafter_ms_per_step=1000.0 * sum(window.drafter_sec for window in rounds) / engine_steps,
         looping_share=repeated / total if total else 0.0,
-        tokens_per_step_without_loops=_tokens_per_step(without_loops),
+        tokens_per_step_without_loops=plain_tokens_per_step,
         ms_per_step=1000.0 * sum(window.seconds for window in rounds) / engine_steps,
+        num_texts=len(texts),
+        num_texts_without_loops=len(without_loops),
+        ratio_without_loops=median(ratios) * plain_tokens_per_step / tokens_per_step,
     )
 
 
@@ -95,6 +103,18 @@ def _rate_with_prefill(window: Window) -> float:
     """Tokens per second if each text's prompt has to be read too, once, as in a night."""
     tokens_per_text = sum(len(text.token_ids) for text in window.texts.values()) / len(window.texts)
     return 1.0 / (1.0 / _rate(window) + window.prefill_sec / tokens_per_text)
+
+
+def _without_loops(rounds: list[Window], plain: list[set[str]]) -> list[WrittenText]:
+    """The method's texts that hardly loop, of the entities in `plain`: by neither method is it a loop.
+
+    A relaxed text may loop where the plain one does not; it would be as easy to draft as any other loop.
+    """
+    return [
+        window.texts[entity]
+        for window, entities in zip(rounds, plain, strict=True)
+        for entity in sorted(entities & _hardly_looping(window))
+    ]
 
 
 def _hardly_looping(window: Window) -> set[str]:

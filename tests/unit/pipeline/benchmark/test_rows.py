@@ -42,3 +42,29 @@ def test_looping_texts_are_told_by_what_plain_decoding_wrote():
     assert row.tokens_per_step == pytest.approx(200 / 60)
     assert row.tokens_per_step_without_loops == pytest.approx(100 / 50)
     assert row.looping_share > 0.4
+    assert (row.num_texts_without_loops, row.num_texts) == (2, 4)
+    # 3.0 for all texts, of which a step wrote 200 / 60 tokens
+    assert row.ratio_without_loops == pytest.approx(3.0 * 2.0 / (200 / 60))
+
+
+def test_a_text_that_loops_by_the_method_alone_counts_as_a_loop():
+    plain = {"a": text(num_steps=100), "b": text(num_steps=100)}
+    drafted = {"a": text(num_steps=50), "b": text(num_steps=10, loops=True)}
+    found = rows(**{
+        "none": [window(10.0, plain), window(8.0, plain)],
+        "laser-relaxed": [window(5.0, drafted), window(2.0, drafted)],
+    })  # fmt: skip
+    assert found["none"].num_texts_without_loops == 4
+    assert found["laser-relaxed"].num_texts_without_loops == 2
+    assert found["laser-relaxed"].tokens_per_step_without_loops == pytest.approx(2.0)
+
+
+def test_where_every_text_loops_there_is_no_figure_without_loops():
+    looping = {"a": text(num_steps=100, loops=True)}
+    found = rows(**{"none": [window(10.0, looping)], "laser-strict": [window(5.0, looping)]})
+    row = found["laser-strict"]
+    assert (row.num_texts_without_loops, row.tokens_per_step_without_loops, row.ratio_without_loops) == (
+        0,
+        0,
+        0,
+    )

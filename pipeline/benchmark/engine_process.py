@@ -19,11 +19,12 @@ from pipeline.generate.run_log import redirect_output
 
 @dataclass(frozen=True)
 class Window:
-    """What was measured while `concurrency` requests were in flight."""
+    """What was measured from the first step to the end of the last measured text."""
 
     num_tokens: int  # of all requests, fillers included
     seconds: float  # of decoding: the prompts were in the prefix cache
     num_steps: int  # of the engine
+    mean_concurrency: float  # requests in flight, mean of the steps
     drafter_sec: float
     prefill_sec: float  # of one prompt, in a batch of prompts
     texts: dict[str, WrittenText]  # by entity: the measured ones, all of them, to their ends
@@ -49,7 +50,11 @@ class EngineProcess:
     def measure(
         self, requests: Sequence[TextRequest], fillers: Sequence[TextRequest], concurrency: int
     ) -> Window:
-        """Write `requests` to their ends with `concurrency` in flight all the time, `fillers` behind them."""
+        """Write `requests` to their ends, with `concurrency` in flight while the `fillers` behind them last.
+
+        `Window.mean_concurrency` says how full the batch was: it drains where the fillers run out before the
+        longest of the requests ends.
+        """
         window: Window = self._ask("measure", requests, fillers, concurrency)
         return window
 
@@ -116,12 +121,13 @@ class _Server:
         waiting = deque(replace(r, key=f"{self._round}-{r.key}") for r in [*requests, *fillers])
         texts: dict[str, WrittenText] = {}
         num_tokens, drafter_sec = self._engine.num_output_tokens, self._drafter_sec()
-        num_steps = num_in_flight = 0
+        num_steps = num_in_flight = num_decoded = 0
         started = time.perf_counter()
         while len(texts) < len(requests):
             while waiting and num_in_flight < concurrency:
                 self._engine.add(waiting.popleft())
                 num_in_flight += 1
+            num_decoded += num_in_flight
             finished = self._engine.step()
             texts |= {entity_of[text.key]: text for text in finished if text.key in entity_of}
             num_in_flight -= len(finished)
@@ -130,6 +136,7 @@ class _Server:
             num_tokens=self._engine.num_output_tokens - num_tokens,
             seconds=time.perf_counter() - started,
             num_steps=num_steps,
+            mean_concurrency=num_decoded / max(num_steps, 1),
             drafter_sec=self._drafter_sec() - drafter_sec,
             prefill_sec=prefill_sec,
             texts=texts,
@@ -139,10 +146,13 @@ class _Server:
         return window
 
     def _prefill(self, requests: Sequence[TextRequest]) -> float:
-        """Fill the prefix cache with these prompts alone; seconds for each."""
+        """Fill the prefix cache with these prompts alone; seconds for each.
+
+        Backwards: a cache too small for all of them loses the oldest first, which are thus needed last.
+        """
         self._engine.reset_prefix_cache()
         started = time.perf_counter()
-        self.write([replace(request, max_tokens=1) for request in requests])
+        self.write([replace(request, max_tokens=1) for request in reversed(requests)])
         return (time.perf_counter() - started) / len(requests)
 
     def _drafter_sec(self) -> float:

@@ -39,6 +39,7 @@ class BenchRow:
     num_texts: int  # measured to their ends, in all rounds
     num_texts_without_loops: int
     ratio_without_loops: float  # estimated, see `_row`; 0: there are no such texts
+    mean_concurrency: float  # requests in flight, mean of the engine's steps; it falls when fillers run out
 
 
 def bench_rows(kind: str, concurrency: int, windows: dict[str, list[Window]]) -> list[BenchRow]:
@@ -91,6 +92,7 @@ def _row(
         ms_per_step=1000.0 * sum(window.seconds for window in rounds) / engine_steps,
         num_texts=len(texts),
         num_texts_without_loops=len(without_loops),
+        mean_concurrency=sum(window.mean_concurrency * window.num_steps for window in rounds) / engine_steps,
         ratio_without_loops=median(ratios) * plain_tokens_per_step / tokens_per_step,
     )
 

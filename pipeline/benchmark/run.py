@@ -17,6 +17,7 @@ from pipeline.benchmark.workload import (
     Workload,
     build_pools,
     make_workloads,
+    num_fillers,
     num_texts,
     published_texts,
     read_texts,
@@ -169,8 +170,7 @@ def _measure_cell(
     for number, texts in enumerate(workload.rounds):
         shift = number % len(methods)
         for method in methods[shift:] + methods[:shift]:
-            window = engines[method].measure(
-                texts[: num_texts(concurrency)], workload.fillers[:concurrency], concurrency
-            )
-            windows[method].append(window)
+            measured = texts[: num_texts(concurrency)]
+            fillers = workload.fillers[: num_fillers(concurrency)]
+            windows[method].append(engines[method].measure(measured, fillers, concurrency))
     return windows

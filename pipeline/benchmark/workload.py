@@ -23,6 +23,9 @@ from pipeline.storage.layout import DatasetLayout
 
 logger = logging.getLogger(__name__)
 
+FILLER_BATCHES = 3
+MAX_FILLERS = 96  # with 64 measured texts, prompts of 300 tokens fit the 2 GiB of the embedded model
+
 TEXTS = pa.schema([
     pa.field("kind", pa.string(), nullable=False),
     pa.field("group", pa.string(), nullable=False),
@@ -36,7 +39,7 @@ class Workload:
     """Requests of one kind. No entity is in two of the sets."""
 
     rounds: list[list[TextRequest]]  # measured; each round has texts of its own
-    fillers: list[TextRequest]  # keep the batch full while the last measured texts are written
+    fillers: list[TextRequest]  # keep the batch full until the last measured text ends; see `num_fillers`
     warmup: list[TextRequest]  # generated once before anything is measured; calibrates drafters
     pool: list[TextRequest]  # their texts are the warm pool
 
@@ -50,6 +53,15 @@ class Workload:
 def num_texts(concurrency: int) -> int:
     """Texts that are measured in one round: at least a full batch, and not too few of small ones."""
     return max(concurrency, int(6 * concurrency**0.5))
+
+
+def num_fillers(concurrency: int) -> int:
+    """Texts behind the measured ones of a round: three batches, so that short texts do not empty it.
+
+    A round of a large batch needs fewer, for its measured texts all begin together; and all prompts of a
+    round have to stay in the prefix cache.
+    """
+    return max(concurrency, min(FILLER_BATCHES * concurrency, MAX_FILLERS))
 
 
 def make_workloads(settings: RunSettings, source: ModelSource) -> dict[Kind, Workload]:
@@ -78,8 +90,8 @@ def _split(requests: list[TextRequest], bench: BenchSettings) -> Workload:
     size = num_texts(max(bench.concurrencies))
     rounds = [requests[first : first + size] for first in range(0, _num_measured(bench), size)]
     rest = requests[_num_measured(bench) :]
-    num_fillers, num_warm = _num_fillers(bench), _num_fillers(bench) + bench.num_warmup
-    return Workload(rounds, rest[:num_fillers], rest[num_fillers:num_warm], rest[num_warm:])
+    num_behind, num_warm = _num_fillers(bench), _num_fillers(bench) + bench.num_warmup
+    return Workload(rounds, rest[:num_behind], rest[num_behind:num_warm], rest[num_warm:])
 
 
 def _num_measured(bench: BenchSettings) -> int:
@@ -87,7 +99,7 @@ def _num_measured(bench: BenchSettings) -> int:
 
 
 def _num_fillers(bench: BenchSettings) -> int:
-    return max(bench.concurrencies)
+    return num_fillers(max(bench.concurrencies))
 
 
 def _request(row: dict[str, object]) -> TextRequest:

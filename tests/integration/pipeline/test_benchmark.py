@@ -45,5 +45,8 @@ def test_every_method_is_measured_on_the_same_texts_beside_none(tmp_path, smollm
             row = cells[(kind, concurrency, method)]
             assert row["ratio_low"] <= row["ratio_to_none"] <= row["ratio_high"]
             assert row["tokens_per_step"] >= 1.0 and row["drafter_ms_per_step"] > 0.0
+            assert 0 < row["mean_concurrency"] <= concurrency and row["num_texts"] == 6 + 2 * (
+                concurrency == 2
+            )
     assert (tmp_path / "bench" / "generation.png").stat().st_size > 1000
     assert "| item | 1 |" in (tmp_path / "bench" / "generation.md").read_text()

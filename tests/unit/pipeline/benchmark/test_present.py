@@ -9,7 +9,7 @@ ROW = BenchRow(
     method="none", concurrency=4, kind="item", tokens_per_sec=100.0, ratio_to_none=1.0, ratio_low=1.0,
     ratio_high=1.0, ratio_with_prefill=1.0, tokens_per_step=1.0, drafted_per_step=0.0,
     drafter_ms_per_step=0.0, looping_share=0.05, tokens_per_step_without_loops=1.0, ms_per_step=40.0,
-    num_texts=12, num_texts_without_loops=10, ratio_without_loops=1.0,
+    num_texts=12, num_texts_without_loops=10, ratio_without_loops=1.0, mean_concurrency=4.0,
 )  # fmt: skip
 
 

@@ -11,7 +11,9 @@ def text(num_tokens=100, num_steps=50, loops=False):
 
 
 def window(seconds, texts, num_steps=100):
-    return Window(1000, seconds, num_steps, drafter_sec=0.1, prefill_sec=0.05, texts=texts)
+    return Window(
+        1000, seconds, num_steps, mean_concurrency=3.9, drafter_sec=0.1, prefill_sec=0.05, texts=texts
+    )
 
 
 def rows(**changes):
@@ -57,6 +59,15 @@ def test_a_text_that_loops_by_the_method_alone_counts_as_a_loop():
     assert found["none"].num_texts_without_loops == 4
     assert found["laser-relaxed"].num_texts_without_loops == 2
     assert found["laser-relaxed"].tokens_per_step_without_loops == pytest.approx(2.0)
+
+
+def test_the_concurrency_reached_is_the_mean_of_all_steps():
+    texts = {"a": text()}
+    windows = [
+        Window(1000, 1.0, 300, 4.0, drafter_sec=0.1, prefill_sec=0.05, texts=texts),
+        Window(1000, 1.0, 100, 3.0, drafter_sec=0.1, prefill_sec=0.05, texts=texts),
+    ]
+    assert rows(none=windows)["none"].mean_concurrency == pytest.approx(3.75)
 
 
 def test_where_every_text_loops_there_is_no_figure_without_loops():

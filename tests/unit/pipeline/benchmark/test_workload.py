@@ -4,7 +4,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline.bench_settings import BenchSettings
-from pipeline.benchmark.workload import TEXTS, build_pools, num_texts, pool_version
+from pipeline.benchmark.workload import TEXTS, build_pools, num_fillers, num_texts, pool_version
 from pipeline.benchmark.workload import _split as split
 from pipeline.generate.engine import TextRequest
 
@@ -21,10 +21,15 @@ def test_a_round_holds_at_least_a_full_batch_of_texts(concurrency, count):
     assert num_texts(concurrency) == count
 
 
+@pytest.mark.parametrize(("concurrency", "count"), [(1, 3), (4, 12), (16, 48), (64, 96), (128, 128)])
+def test_the_batch_has_texts_to_stay_full_with(concurrency, count):
+    assert num_fillers(concurrency) == count
+
+
 def test_no_entity_is_measured_twice_or_drafted_from():
     workload = split(REQUESTS, BenchSettings(concurrencies=[1, 16], num_repeats=3, num_warmup=8))
     assert [len(texts) for texts in workload.rounds] == [24, 24, 24]
-    assert (len(workload.fillers), len(workload.warmup)) == (16, 8)
+    assert (len(workload.fillers), len(workload.warmup)) == (48, 8)
     sets = [*workload.rounds, workload.fillers, workload.warmup, workload.pool]
     ids = [request.entity_id for requests in sets for request in requests]
     assert len(ids) == len(set(ids)) == len(REQUESTS)

@@ -21,9 +21,9 @@ def main(settings: RunSettings) -> None:
         plot,
         prefill_table,
         speed_table,
-        verdicts,
     )
     from pipeline.benchmark.run import machine_description, run_benchmark
+    from pipeline.benchmark.verdicts import verdicts
     from pipeline.storage.files import write_text
 
     folder = Path(settings.paths.data) / "bench"
@@ -36,7 +36,7 @@ def main(settings: RunSettings) -> None:
         note,
         "Decoding alone, prompts in the prefix cache: ratio to none, median (lowest-highest of the rounds)",
         speed_table(rows),
-        *verdicts(rows),
+        "\n".join(f"- {line}" for line in verdicts(rows)),
         "The time of reading each prompt included",
         prefill_table(rows),
         "Tokens per step / cost of a step in steps of none (looping share)",

@@ -1,12 +1,10 @@
-"""The comparison for people: a table, a plot, and what it says in plain words."""
+"""The comparison for people: tables and a plot."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pipeline.benchmark.methods import BASELINE
 from pipeline.benchmark.rows import BenchRow
-
-PEERS = ("ngram", "suffix")
 
 
 def speed_table(rows: Sequence[BenchRow]) -> str:
@@ -67,27 +65,6 @@ def _speed(row: BenchRow) -> str:
     if row.method == BASELINE:
         return f"{row.tokens_per_sec:.0f} tok/s"
     return f"{row.ratio_to_none:.2f} ({row.ratio_low:.2f}-{row.ratio_high:.2f})"
-
-
-def verdicts(rows: Sequence[BenchRow]) -> list[str]:
-    """Where LASER does not win, a line for each; or one line that says that it always does."""
-    cells = {(row.kind, row.concurrency, row.method): row for row in rows}
-    measured = {row.method for row in rows}
-    absent = [f"{peer} was not measured." for peer in PEERS if peer not in measured]
-    lines: list[str] = []
-    for kind, concurrency in dict.fromkeys((row.kind, row.concurrency) for row in rows):
-        for laser in sorted(method for method in measured if method.startswith("laser")):
-            mine = cells[(kind, concurrency, laser)]
-            for other in (BASELINE, *PEERS, "laser-strict"):
-                theirs = cells.get((kind, concurrency, other))
-                if theirs is None or other == laser or theirs.ratio_to_none <= mine.ratio_to_none:
-                    continue
-                lines.append(
-                    f"{kind}, concurrency {concurrency}: {laser} {mine.ratio_to_none:.2f} "
-                    f"is behind {other} {theirs.ratio_to_none:.2f}"
-                )
-    ahead = "LASER is ahead of every method measured in every cell, and no relaxed rule is behind strict."
-    return [*absent, *(lines or [ahead])]
 
 
 def plot(rows: Sequence[BenchRow], path: Path, title: str) -> None:

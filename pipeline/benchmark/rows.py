@@ -36,6 +36,7 @@ class BenchRow:
     looping_share: float  # of 8-grams, those that stood in the same text before
     tokens_per_step_without_loops: float  # see `_without_loops`; 0: there are no such texts
     ms_per_step: float  # of the engine's step
+    num_rounds: int
     num_texts: int  # measured to their ends, in all rounds
     num_texts_without_loops: int
     ratio_without_loops: float  # estimated, see `_row`; 0: there are no such texts
@@ -90,6 +91,7 @@ def _row(
         looping_share=repeated / total if total else 0.0,
         tokens_per_step_without_loops=plain_tokens_per_step,
         ms_per_step=1000.0 * sum(window.seconds for window in rounds) / engine_steps,
+        num_rounds=len(rounds),
         num_texts=len(texts),
         num_texts_without_loops=len(without_loops),
         mean_concurrency=sum(window.mean_concurrency * window.num_steps for window in rounds) / engine_steps,

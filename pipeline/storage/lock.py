@@ -23,6 +23,7 @@ from pipeline.storage.location import is_remote
 logger = logging.getLogger(__name__)
 HEARTBEAT_SEC = 15.0
 STALE_SEC = 120.0  # an owner on another machine that was silent for so long is dead
+WATCH_SEC = 2.0  # between two looks at the heartbeat of an owner on another machine
 SETTLE_SEC = 1.0  # without kernel locks: others that found the same dead owner have written by then
 
 
@@ -66,9 +67,13 @@ class Owner:
         started = psutil.Process().create_time()
         return cls(socket.gethostname(), os.getpid(), started, now, now, run_id)
 
+    def is_here(self) -> bool:
+        """Whether the owner is a process of this machine."""
+        return self.host == socket.gethostname()
+
     def is_alive(self) -> bool:
         """Whether the owner still runs: its process here, its heartbeat on another machine."""
-        if self.host != socket.gethostname():
+        if not self.is_here():
             return time.time() - self.alive_at < STALE_SEC
         try:
             return abs(psutil.Process(self.pid).create_time() - self.process_started_at) < 1.0
@@ -189,7 +194,8 @@ def owned(path: Path, run_id: str) -> Iterator[OwnedLock]:
     The kernel's lock on `path` decides where the file system has one: it ends with its process, however
     that ends. `<path>.owner` tells a person, and decides where there are no kernel locks or where they do
     not reach other machines: an owner is dead if its process is gone, or on another machine if its
-    heartbeat is `STALE_SEC` old. Of several that find one dead, the last to write its name has the lock.
+    heartbeat is `STALE_SEC` old, which is waited for: the retry of a lost pod begins elsewhere before that.
+    Of several that find one dead, the last to write its name has the lock.
     """
     if is_remote(path):
         from pipeline.storage.object_lock import owned_object
@@ -200,10 +206,16 @@ def owned(path: Path, run_id: str) -> Iterator[OwnedLock]:
     path.parent.mkdir(parents=True, exist_ok=True)
     record = path.with_name(path.name + ".owner")
     with path.open("a") as file:
-        has_kernel_lock = _locked_by_kernel(file, path, record)
+        has_kernel_lock = _locked_by_kernel(file)
         owner = read_owner(record)
-        if owner is not None and owner.is_alive() and not (has_kernel_lock and _is_here(owner)):
-            raise BusyError(busy(path, owner))
+        if owner is not None and not owner.is_here() and owner.is_alive():
+            wait_until_silent(path, record, owner)
+            owner = None
+            # A network disk may have kept the dead machine's lock for a while.
+            has_kernel_lock = _locked_by_kernel(file) if has_kernel_lock is None else has_kernel_lock
+        # With the kernel's lock in hand no other process of this machine has it, whatever the record says.
+        if has_kernel_lock is None or (not has_kernel_lock and owner is not None and owner.is_alive()):
+            raise BusyError(busy(path, read_owner(record)))
         lock = OwnedLock(record, _claimed(record, path, run_id, 0.0 if has_kernel_lock else SETTLE_SEC))
         try:
             yield lock
@@ -241,17 +253,31 @@ def _parsed(text: str) -> Owner | None:
         return None
 
 
-def _is_here(owner: Owner) -> bool:
-    """With the kernel's lock in hand no other process of this machine holds it, whatever the record says."""
-    return owner.host == socket.gethostname()
+def wait_until_silent(path: Path, record: Path, owner: Owner) -> None:
+    """Return once `owner`, on another machine, has ended or was not heard for `STALE_SEC`.
+
+    Raises `BusyError` as soon as its heartbeat goes on, or another one has its place.
+    """
+    logger.info("%s: waiting up to %.0f s to see whether its owner lives: %s", path, STALE_SEC, owner)
+    waited_until = time.monotonic() + STALE_SEC  # whatever the clock of the other machine says
+    while owner.is_alive() and time.monotonic() < waited_until:
+        time.sleep(WATCH_SEC)
+        try:
+            now = owner_in(record)
+        except Exception:  # noqa: BLE001  not heard; each store raises classes of its own
+            continue
+        if now is None:
+            return
+        if now != owner:
+            raise BusyError(busy(path, now))
 
 
-def _locked_by_kernel(file: IO[str], path: Path, record: Path) -> bool:
-    """True with the kernel's lock, False on a file system without locks; raises `BusyError` if it is held."""
+def _locked_by_kernel(file: IO[str]) -> bool | None:
+    """True with the kernel's lock, None if another process has it, False on a file system without locks."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise BusyError(busy(path, read_owner(record))) from error
+    except BlockingIOError:
+        return None
     except OSError:
         return False
     return True

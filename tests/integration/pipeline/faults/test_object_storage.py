@@ -19,6 +19,7 @@ from pipeline.errors import BusyError, CorruptPartError, StorageError
 from pipeline.generate.dispatch import generate_shards
 from pipeline.plan import read_plan
 from pipeline.pools import extend_pools, version_in_force
+from pipeline.storage import lock
 from pipeline.storage.files import write_json, write_parquet
 from pipeline.storage.layout import DatasetLayout
 from pipeline.storage.location import data_path, read_table
@@ -104,7 +105,7 @@ def test_a_pool_that_is_altered_in_the_store_is_refused_by_name(bucket, tmp_path
     assert not [path for path in tmp_path.rglob("*") if path.name == "header.json"]
 
 
-def test_one_run_at_a_time_and_a_dead_owner_is_followed(bucket):
+def test_one_run_at_a_time_and_a_dead_owner_is_followed(bucket, monkeypatch):
     folder = data_path(f"{bucket}/locks/run")
     with (
         exclusive(folder),
@@ -116,9 +117,13 @@ def test_one_run_at_a_time_and_a_dead_owner_is_followed(bucket):
 
     elsewhere = replace(Owner.this_process("run"), host="elsewhere")
     record = folder / ".lock.owner-000007"
-    write_json(asdict(elsewhere), record)
-    with pytest.raises(BusyError, match="run on elsewhere"), owned(folder / ".lock", "run"):
-        pass
+    write_json(asdict(replace(elsewhere, alive_at=time.time() - 20)), record)
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            lock.time, "sleep", lambda _: write_json(asdict(elsewhere), record)
+        )  # it is heard again
+        with pytest.raises(BusyError, match="run on elsewhere"), owned(folder / ".lock", "run"):
+            pass
     write_json(asdict(replace(elsewhere, alive_at=time.time() - STALE_SEC - 1)), record)
     with owned(folder / ".lock", "run"):
         assert [path.name for path in folder.glob(".lock*")] == [".lock.owner-000008"]

@@ -1,9 +1,12 @@
 import json
+import logging
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -99,13 +102,74 @@ def write_owner(path: Path, **changes) -> None:
     path.with_name("night.lock.owner").write_text(json.dumps(asdict(owner)))
 
 
-def test_an_owner_on_another_machine_lives_as_long_as_its_heartbeat(path):
-    write_owner(path, host="elsewhere", alive_at=time.time() - 10)
-    with pytest.raises(BusyError, match="before on elsewhere"), owned(path, "n"):
+@contextmanager
+def beating(path: Path):
+    """An owner on another machine whose heartbeat goes on."""
+    ended = threading.Event()
+
+    def beat() -> None:
+        while not ended.wait(0.02):
+            write_owner(path, host="elsewhere", started_at=1.0, alive_at=time.time())
+
+    write_owner(path, host="elsewhere", started_at=1.0)
+    thread = threading.Thread(target=beat)
+    thread.start()
+    yield
+    ended.set()
+    thread.join()
+
+
+@pytest.fixture
+def quick(monkeypatch) -> None:
+    monkeypatch.setattr(lock_module, "STALE_SEC", 1.0)
+    monkeypatch.setattr(lock_module, "WATCH_SEC", 0.05)
+
+
+def test_an_owner_on_another_machine_lives_as_long_as_its_heartbeat(path, quick):
+    with beating(path), pytest.raises(BusyError, match="before on elsewhere"), owned(path, "n"):
         pass
     write_owner(path, host="elsewhere", alive_at=time.time() - lock_module.STALE_SEC - 1)
     with owned(path, "n"):
         pass
+
+
+@pytest.mark.parametrize("ahead_sec", [0.0, 3600.0])  # of the other machine's clock
+def test_a_retry_on_another_machine_waits_for_the_dead_owner_to_be_silent_for_long_enough(
+    path, quick, caplog, ahead_sec
+):
+    caplog.set_level(logging.INFO)
+    write_owner(path, host="elsewhere", alive_at=time.time() + ahead_sec)
+    began = time.monotonic()
+    with owned(path, "the retry") as lock:
+        assert 0.9 < time.monotonic() - began < 30
+        lock.require_held()
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith(
+        f"{path}: waiting up to 1 s to see whether its owner lives: before on elsewhere, process"
+    )
+
+
+def test_a_retry_on_another_machine_goes_on_as_soon_as_the_owner_has_ended(path, monkeypatch):
+    monkeypatch.setattr(lock_module, "WATCH_SEC", 0.05)
+    write_owner(path, host="elsewhere")
+    ending = threading.Timer(0.2, path.with_name("night.lock.owner").unlink)
+    ending.start()
+    with owned(path, "the retry") as lock:
+        lock.require_held()
+
+
+def test_a_network_disk_that_keeps_a_dead_machines_lock_for_a_while_is_waited_for(path, quick, monkeypatch):
+    write_owner(path, host="elsewhere")
+    real, refusals = lock_module.fcntl.flock, [BlockingIOError()]
+
+    def flock(*arguments):
+        if refusals:
+            raise refusals.pop()
+        return real(*arguments)
+
+    monkeypatch.setattr(lock_module.fcntl, "flock", flock)
+    with owned(path, "the retry") as lock:
+        lock.require_held()
 
 
 def test_without_kernel_locks_the_record_decides(path, monkeypatch):

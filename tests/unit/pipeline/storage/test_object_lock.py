@@ -101,3 +101,32 @@ def test_an_owner_whose_record_cannot_be_read_is_not_taken_for_dead(path, store,
     with pytest.raises(Unreachable), owned(path, "night"):
         pass
     assert [found.name for found in path.parent.glob("night.lock*")] == [record.name]
+
+
+def write_owner(record: Path, **changes) -> None:
+    record.write_text(json.dumps(asdict(replace(Owner.this_process("before"), host="elsewhere", **changes))))
+
+
+@pytest.mark.parametrize("ahead_sec", [0.0, 3600.0])  # of the other machine's clock
+def test_a_retry_on_another_machine_waits_until_the_dead_owner_was_silent_for_long_enough(
+    path, monkeypatch, ahead_sec
+):
+    monkeypatch.setattr(lock_module, "STALE_SEC", 0.5)
+    monkeypatch.setattr(lock_module, "WATCH_SEC", 0.05)
+    write_owner(path.with_name("night.lock.owner-000007"), alive_at=time.time() + ahead_sec)
+    began = time.monotonic()
+    with owned(path, "the retry"):
+        assert 0.4 < time.monotonic() - began < 30
+        assert [found.name for found in path.parent.glob("night.lock*")] == ["night.lock.owner-000008"]
+
+
+def test_an_owner_on_another_machine_that_is_heard_again_keeps_its_lock(path, monkeypatch):
+    monkeypatch.setattr(lock_module, "WATCH_SEC", 0.05)
+    record = path.with_name("night.lock.owner-000007")
+    write_owner(record, started_at=1.0, alive_at=time.time() - 20)
+    monkeypatch.setattr(
+        lock_module.time, "sleep", lambda _: write_owner(record, started_at=1.0, alive_at=time.time())
+    )
+    with pytest.raises(BusyError, match="before on elsewhere"), owned(path, "the retry"):
+        pass
+    assert the_record(path).name == record.name

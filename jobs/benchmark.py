@@ -15,13 +15,7 @@ from pipeline.settings import RunSettings
 )
 def main(settings: RunSettings) -> None:
     """Measure, then write data/bench/generation.json, a table and a plot."""
-    from pipeline.benchmark.present import (
-        bound_table,
-        plain_table,
-        plot,
-        prefill_table,
-        speed_table,
-    )
+    from pipeline.benchmark.present import bound_table, plain_table, plot, prefill_table, speed_table
     from pipeline.benchmark.run import machine_description, run_benchmark
     from pipeline.benchmark.verdicts import verdicts
     from pipeline.storage.files import write_text

@@ -50,6 +50,12 @@ def test_a_peer_that_was_not_measured_is_named():
     assert verdicts([*CLEAR[:2], *CLEAR[3:]])[1] == "suffix was not measured."
 
 
+def test_nothing_is_said_of_strict_where_it_was_not_measured():
+    assert verdicts([*CLEAR[:3], CLEAR[4]])[1] == (
+        "By the medians LASER is ahead of every method measured in every cell."
+    )
+
+
 def test_a_round_below_none_is_told_though_the_median_is_ahead():
     lines = verdicts([*CLEAR[:3], method("laser-strict", 1.4, low=0.97, high=1.5)])
     slower = (

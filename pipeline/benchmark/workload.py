@@ -110,22 +110,26 @@ def _request(row: dict[str, object]) -> TextRequest:
 def published_texts(settings: RunSettings, source: ModelSource, workloads: dict[Kind, Workload]) -> pa.Table:
     """The texts in force of all entities that are not measured, as the pool. Schema TEXTS.
 
-    Raises `ConfigError` if nothing is published, or texts of another model are.
+    Raises `ConfigError` if nothing is published, or texts of another model or prompt set are.
     """
     layout = DatasetLayout.of(settings.paths.data, settings.dataset.name)
     snapshot = snapshot_in_force(layout)
     if snapshot is None:
         raise ConfigError("bench.use_published=true: nothing is published yet; make nightly publishes texts")
-    rows = read_columns(layout, snapshot, [*TEXTS.names, "model_revision"])
-    if pc.any(pc.not_equal(rows["model_revision"], source.revision), min_count=0).as_py():
-        raise ConfigError(
-            f"bench.use_published=true: version {snapshot.version} holds texts of another model than "
-            f"{settings.model.name}, {source.revision}"
-        )
+    rows = read_columns(layout, snapshot, [*TEXTS.names, "model_revision", "knowledge"])
+    prompt_set = settings.knowledge.name
+    for column, wanted, of in (
+        ("model_revision", source.revision, f"model than {settings.model.name}, {source.revision}"),
+        ("knowledge", prompt_set, f"prompt set than {prompt_set}"),
+    ):
+        if pc.any(pc.not_equal(rows[column], wanted), min_count=0).as_py():
+            raise ConfigError(
+                f"bench.use_published=true: version {snapshot.version} holds texts of another {of}"
+            )
     parts = []
     for kind, workload in workloads.items():
         of_kind = rows.filter(pc.equal(rows["kind"], kind))
-        outside = pc.is_in(of_kind["entity_id"], value_set=pa.array(sorted(workload.outsiders)))
+        outside = pc.is_in(of_kind["entity_id"], value_set=pa.array(sorted(workload.outsiders), pa.string()))
         parts.append(of_kind.filter(pc.invert(outside)))
     pool = pa.concat_tables(parts).select(TEXTS.names).cast(TEXTS)
     logger.info("pool: %d texts of version %s", pool.num_rows, snapshot.version)

@@ -1,7 +1,7 @@
 """What the bench needs from vLLM's own drafters: their time, and a warm pool for the suffix tree.
 
-Mixed into the worker of the engines that do not draft with LASER. The only code outside
-`drafters/vllm_adapter.py` that looks into vLLM; nothing but the bench uses it.
+Mixed into the worker of the engines that do not draft with LASER; nothing but the bench uses it. Like
+`drafters/vllm_*.py` and `drafters/bench_verification/` it knows vLLM's internals: here, the runner's drafter.
 """
 
 import time

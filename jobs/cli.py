@@ -27,6 +27,7 @@ from pipeline.errors import ConfigError, PipelineError, Terminated
 from pipeline.settings import RunSettings
 from pipeline.storage.files import FULL
 from pipeline.storage.location import data_path, is_remote
+from pipeline.storage.unreachable import naming_unreachable_store
 from pipeline.termination import terminated_in_order
 
 Job = Callable[[RunSettings], None]
@@ -97,7 +98,7 @@ def _run(job: Job, name: str, usage: str, config_name: str, argv: Sequence[str] 
             _show(as_yaml(settings))
             return 0
         _show_messages()
-        with terminated_in_order():
+        with terminated_in_order(), naming_unreachable_store(settings.paths.data):
             job(settings)
     except PipelineError as error:
         return _fail(str(error), error.exit_code)

@@ -21,6 +21,7 @@ from pipeline.publish.snapshot import (
 )
 from pipeline.storage.files import remove_folder, write_text
 from pipeline.storage.layout import DatasetLayout
+from pipeline.storage.unreachable import naming_unreachable_store
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +77,8 @@ def prune_if_possible(
 ) -> list[str]:
     """`prune` after a publication: what keeps it from its work is a warning, the new version is in force."""
     try:
-        return prune(layout, keep_versions, require_lock)
+        with naming_unreachable_store(layout.root):
+            return prune(layout, keep_versions, require_lock)
     except (PipelineError, OSError) as error:
         logger.warning("old versions were not removed: %s", error)
         return []

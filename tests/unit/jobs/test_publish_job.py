@@ -1,4 +1,5 @@
 import pytest
+import s3fs
 
 from jobs.publish import main
 from pipeline.publish.snapshot import snapshot_in_force, versions
@@ -54,3 +55,16 @@ def test_bounds_are_settings(layout, capsys):
     assert "2 of 2 texts are looping, more than publish.max_looping_fraction=0.5" in capsys.readouterr().err
     assert publish(layout, "run_id=n3", "publish.max_looping_fraction=2") == 2
     assert "publish.max_looping_fraction" in capsys.readouterr().err
+
+
+def test_a_store_that_does_not_answer_is_told_in_one_line(monkeypatch, capsys):
+    values = {"ENDPOINT_URL": "http://127.0.0.1:9", "ACCESS_KEY_ID": "x", "SECRET_ACCESS_KEY": "x"}
+    for name, value in (values | {"MAX_ATTEMPTS": "1", "DEFAULT_REGION": "us-east-1"}).items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    s3fs.S3FileSystem.clear_instance_cache()
+    assert main(["list", "dataset=movielens", "paths.data=s3://knowledge/data"]) == 1
+    s3fs.S3FileSystem.clear_instance_cache()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(
+        "error: s3://knowledge/data: the object store does not answer, or refuses: Could not"
+    )

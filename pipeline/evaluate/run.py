@@ -34,7 +34,7 @@ from pipeline.fingerprint import text_fingerprint
 from pipeline.generate.ray_cluster import usable_cpus
 from pipeline.models import resolve_model
 from pipeline.settings import RunSettings
-from pipeline.storage.files import sha256_of_json
+from pipeline.storage.files import sha256_of_json, sha256_of_rows
 from pipeline.storage.layout import DatasetLayout, models_folder
 
 logger = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ def evaluate(
     ids = most_active(tables.interactions, settings.limit, cutoff)
     events = split_events(tables.interactions, ids, cutoff, settings.evaluation)
     settings = settings.model_copy(update={"model": model, "history_cutoff": events.prompt_cutoff})
-    version = settings.run_id or _version(settings, source.revision, ids)
+    version = settings.run_id or _version(settings, source.revision, ids, tables)
     sets = generate_sets(settings, entity_table(ids), evaluation_folder(settings) / version, open_progress)
     vectors = knowledge_vectors(sets, ids, GREEDY, settings.evaluation.dimension, encode)
     results = _train_all(settings, events, tables, vectors)
@@ -86,13 +86,25 @@ def _require_ctr_library() -> None:
         raise ConfigError("evaluate: torch-rechub is not installed; make ctr-tools installs it")
 
 
-def _version(settings: RunSettings, model_revision: str, ids: dict[str, pa.Array]) -> str:
-    """A name for the knowledge sets: the same model, prompts, rules, cutoff and entities have the same."""
+def _version(
+    settings: RunSettings, model_revision: str, ids: dict[str, pa.Array], tables: DomainTables
+) -> str:
+    """A name for the knowledge sets: those of the same model, rules, entities and plan have the same.
+
+    Whatever a prompt may show is part of it, and what the runs of a set are planned by: a run goes on only
+    with the plan that it began with.
+    """
+    data = {name: getattr(tables, name) for name in ("users", "items", "interactions")}
+    of_dataset = {"item_word", "min_rating", "max_rating", "item_groups", "user_groups"}
     content = {
         "texts": [
             text_fingerprint(settings.model, model_revision, settings.knowledge, chosen.acceptance)
             for chosen in compared_sets(settings)
         ],
+        "prompts": settings.knowledge.model_dump(mode="json"),
+        "dataset": settings.dataset.model_dump(mode="json", include=of_dataset),
+        "data": {name: sha256_of_rows(table) for name, table in data.items()},
+        "shard_size": settings.plan.shard_size,
         "drafter": settings.drafter.max_draft_tokens,
         "pools": "greedy texts of the other half",
         "cutoff": settings.history_cutoff,

@@ -94,6 +94,29 @@ def made_by_hand(monkeypatch):
     monkeypatch.setattr("pipeline.encode.load_encoder", lambda _: HashEncoder())
 
 
+def test_a_signal_that_knowledge_carries_is_found_and_written_down(made_by_hand, tmp_path, capsys):
+    assert job.main([*SMALL, f"paths.data={tmp_path}"]) == 0, capsys.readouterr().err
+    folder = tmp_path / "movielens" / "evaluation"
+    own, latest = sorted(folder.glob("*.json"), key=lambda path: -len(path.name))
+    assert json.loads(own.read_text()) == json.loads(latest.read_text())
+    assert own.name.startswith(latest.stem + "-")
+
+    found = json.loads(latest.read_text())
+    scores = {(row["model"], row["knowledge"], row["seed"]): row for row in found["rows"]}
+    assert set(scores) == {(m, k, s) for m in MODELS for k in KNOWLEDGE for s in (0, 1)}
+    assert len(found["rows"]) == len(scores)
+    assert all(0 < row["auc"] < 1 and 0 < row["logloss"] < 5 for row in found["rows"])
+    for model in MODELS:
+        for seed in (0, 1):
+            auc = {name: scores[model, name, seed]["auc"] for name in KNOWLEDGE}
+            assert auc["greedy"] > max(auc["none"], auc["shuffled"]) + 0.05
+            assert auc["strict"] == auc["greedy"], "the same texts, seed by seed"
+    assert found["meta"]["num_evaluated"]["test"] == NUM_EVENTS - FIRST_TEST
+    for path in (own, latest):
+        assert "| dcnv2 |" in path.with_suffix(".md").read_text()
+        assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+
+
 class AskedError(Exception):
     """Carries the folder that knowledge sets would be written to."""
 

@@ -8,13 +8,14 @@ from types import SimpleNamespace
 import pyarrow as pa
 import pytest
 
-from pipeline.errors import BusyError, DataError, PublishError, StorageError, Terminated
+from pipeline.errors import BusyError, DataError, PublishError, QualityError, StorageError, Terminated
 from pipeline.models import ModelSource
 from pipeline.night import night as night_module
 from pipeline.night.night import run_night
 from pipeline.prompts import RenderedPrompts
 from pipeline.publish.snapshot import snapshot_in_force, versions
 from pipeline.publish_settings import NightlySettings, PublishSettings
+from pipeline.quality_settings import QualitySettings
 from pipeline.schemas import FAILED, GROUPS, INTERACTIONS, ITEMS, PROMPTS, USERS
 from pipeline.settings import PathsSettings, ReportSettings
 from pipeline.storage import files
@@ -167,6 +168,60 @@ def test_a_night_that_stops_after_any_step_goes_on_under_its_id(world, step):
     done = world.night()
     assert done["run_id"] == stopped["run_id"] == snapshot_in_force(world.layout).version
     assert done["status"] == "done" and versions(world.layout) == [done["run_id"]]
+
+
+@pytest.fixture
+def gate(world, monkeypatch) -> SimpleNamespace:
+    """The quality gate: `error` is what it raises, `seen` each run it was given and what was in force."""
+    gate = SimpleNamespace(error=None, seen=[])
+
+    def check_quality(settings, run, source, encode, open_progress):
+        in_force = snapshot_in_force(world.layout)
+        gate.seen.append((run.root.name, in_force.version if in_force else None))
+        if gate.error is not None:
+            raise gate.error
+
+    monkeypatch.setattr("pipeline.quality.check_quality", check_quality)
+    return gate
+
+
+GATED = {"quality": QualitySettings(enabled=True)}
+
+
+def test_the_gate_stands_between_the_texts_and_their_snapshot(world, gate):
+    night = world.night(run_id="one", **GATED)
+    names = [step["name"] for step in night["steps"]]
+    assert names[names.index("generate") :][:3] == ["generate", "quality", "snapshot"]
+    assert gate.seen == [("one", None)] and snapshot_in_force(world.layout).version == "one"
+
+    world.night(run_id="two", **GATED)
+    assert len(gate.seen) == 1, "nothing changed, so there is nothing to judge"
+    world.rows = entities("user", "u1", "u2", prompt="x") + entities("item", "i1", "i2", group="drama")
+    world.night(run_id="three")
+    assert len(gate.seen) == 1, "not unless it is enabled"
+
+
+def test_a_night_that_the_gate_refuses_publishes_nothing(world, gate):
+    world.night(run_id="one")
+    world.rows = entities("user", "u1", "u2", prompt="x") + entities("item", "i1", "i2", group="drama")
+    gate.error = QualityError("run_id=two: the relaxed texts are too far from strict ones")
+    with pytest.raises(QualityError):
+        world.night(run_id="two", **GATED)
+    record = world.record("two")
+    assert record["status"] == "failed" and record["steps"][-1]["name"] == "quality"
+    assert record["error"] == "quality: run_id=two: the relaxed texts are too far from strict ones"
+    assert gate.seen == [("two", "one")] and world.layout.current_snapshot.read_text() == "one\n"
+    assert versions(world.layout) == ["one"] and not world.layout.snapshot("two").exists()
+
+    gate.error = None  # as another budget leaves it
+    assert world.night(run_id="two", **GATED)["status"] == "done"
+    assert snapshot_in_force(world.layout).version == "two"
+
+
+def test_a_night_may_stop_after_the_gate(world, gate):
+    stopped = world.night(nightly=NightlySettings(stop_after="quality"), **GATED)
+    assert stopped["status"] == "stopped" and stopped["steps"][-1]["name"] == "quality"
+    assert snapshot_in_force(world.layout) is None
 
 
 @pytest.fixture

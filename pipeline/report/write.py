@@ -3,7 +3,9 @@
 import json
 import logging
 from dataclasses import dataclass
+from typing import Any
 
+from pipeline.errors import DataError
 from pipeline.report.document import build_document
 from pipeline.report.figures import RunFigures
 from pipeline.report.gather import gather
@@ -37,8 +39,10 @@ def write_report(
 
     `pushgateway` (default: `report.pushgateway` of the run's recorded settings) takes the metrics too; one
     that does not answer is logged and told in the result, it is no reason to fail a night. Raises
-    `DataError` if there is no such run, `CorruptPartError` if its night.json or quality.json is unreadable.
+    `DataError` if there is no such run, or its texts were pruned since its report was written;
+    `CorruptPartError` if its night.json or quality.json is unreadable.
     """
+    _reject_pruned(run_layout)
     figures = gather(run_layout, dataset_layout)
     push_error = _push(figures, pushgateway or _recorded_gateway(run_layout))
     _write_metrics(figures, run_layout, dataset_layout)
@@ -53,6 +57,16 @@ def write_report(
         metrics=str(run_layout.metrics),
         push_error=push_error,
     )
+
+
+def _reject_pruned(run: RunLayout) -> None:
+    """A report of what was removed would say that nothing was written; the one of then stays."""
+    report = run.report("md")
+    num_planned = _recorded(run).get("num_planned") or 0
+    if num_planned and report.exists() and not run.plan.exists() and not run.parts.exists():
+        raise DataError(
+            f"{run.root}: plan and parts were removed with the run's version; {report} tells of them"
+        )
 
 
 def _write_metrics(figures: RunFigures, run: RunLayout, dataset: DatasetLayout) -> None:
@@ -75,11 +89,19 @@ def _change_times(run: RunLayout) -> list[float]:
 
 def _recorded_gateway(run: RunLayout) -> str | None:
     try:
-        settings = json.loads(run.manifest.read_text(encoding="utf-8"))["settings"]
-        gateway = settings["report"]["pushgateway"]
-    except (OSError, ValueError, LookupError, TypeError):
+        gateway = _recorded(run)["settings"]["report"]["pushgateway"]
+    except (LookupError, TypeError):
         return None
     return gateway if isinstance(gateway, str) else None
+
+
+def _recorded(run: RunLayout) -> dict[str, Any]:
+    """manifest.json, empty if there is none or it is unreadable."""
+    try:
+        content = json.loads(run.manifest.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _push(figures: RunFigures, gateway: str | None) -> str | None:

@@ -9,6 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from pipeline.errors import DataError, StorageError
 from pipeline.report import write_report
 from pipeline.report.write import latest_run
+from pipeline.storage.files import remove_folder
 from tests.unit.pipeline.report.conftest import HOSTILE, RunBuilder
 
 VOID = {"meta", "br", "img", "hr", "link", "input"}
@@ -164,6 +165,19 @@ def test_the_latest_run_is_the_one_begun_last(dataset):
 def test_a_run_that_is_not_there_is_named(dataset):
     with pytest.raises(DataError, match="absent: no such run"):
         write_report(dataset.run("absent"), dataset)
+
+
+def test_the_report_of_a_run_that_was_pruned_is_kept(full, dataset):
+    write_report(full, dataset)
+    remove_folder(full.parts)
+    full.plan.unlink()
+    files = [*(full.report(suffix) for suffix in ("md", "html", "json")), full.metrics, dataset.metrics]
+    before = [file.read_bytes() for file in files]
+    with pytest.raises(
+        DataError, match=r"night-1: plan and parts were removed with .*report\.md tells of them"
+    ):
+        write_report(full, dataset)
+    assert [file.read_bytes() for file in files] == before
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from pipeline.publish.release import publish_run, require_base, write_and_valida
 from pipeline.publish.snapshot import (
     SUCCESS,
     Snapshot,
+    name_in_force,
     read_snapshot,
     snapshot_in_force,
     snapshots,
@@ -139,12 +140,12 @@ def _print_stale_embeddings(layout: DatasetLayout, out: Console) -> None:
 
 
 def _print_versions(layout: DatasetLayout, out: Console) -> None:
-    in_force = snapshot_in_force(layout)
+    in_force, known = name_in_force(layout), snapshots(layout)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("version", "users", "items", "pools", "published", ""):
         table.add_column(name)
-    for snapshot in snapshots(layout):
-        is_current = in_force is not None and in_force.version == snapshot.version
+    for snapshot in known:
+        is_current = snapshot.version == in_force
         was_rolled_back = not is_current and was_left(layout, snapshot.version)
         table.add_row(
             snapshot.version,
@@ -154,6 +155,8 @@ def _print_versions(layout: DatasetLayout, out: Console) -> None:
             f"{snapshot.created_at:%Y-%m-%d %H:%M}",
             "in force" if is_current else "rolled back" if was_rolled_back else "",
         )
+    if in_force is not None and in_force not in [snapshot.version for snapshot in known]:
+        table.add_row(in_force, "unreadable", "", "", "", "in force")
     out.print(table)
 
 

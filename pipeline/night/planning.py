@@ -16,7 +16,14 @@ from pipeline.night.changes import BASE, BASE_COLUMNS, compare, groups_of, is_pl
 from pipeline.night.record import free_run_id, is_finished, is_unfinished, read_record, unfinished_night
 from pipeline.outline import outline_plan
 from pipeline.prompts import RenderedPrompts
-from pipeline.publish.snapshot import Snapshot, read_columns, read_snapshot, snapshot_in_force, versions
+from pipeline.publish.snapshot import (
+    Snapshot,
+    read_columns,
+    read_snapshot,
+    snapshot_in_force,
+    verify_files,
+    versions,
+)
 from pipeline.road import PlannedRun
 from pipeline.schemas import PROMPTS
 from pipeline.settings import KINDS, RunSettings
@@ -76,6 +83,8 @@ def _over(
     settings: RunSettings, layout: DatasetLayout, prepared: Prepared, base: Snapshot | None
 ) -> NightPlan:
     """The night over `base`; its run has no name yet."""
+    if base is not None:  # what is damaged would be found when the new version is written: after the texts
+        verify_files(layout, base.version, base.files)
     rows = BASE.empty_table() if base is None else read_columns(layout, base, BASE_COLUMNS)
     fingerprint = row_fingerprint(settings, prepared.source.revision)
     prompts = prepared.rendered.prompts

@@ -84,7 +84,11 @@ def read_snapshot(layout: DatasetLayout, version: str) -> Snapshot:
     except FileNotFoundError as error:
         known = ", ".join(versions(layout)) or "none"
         raise DataError(f"version={version}: no complete snapshot in {layout.knowledge}; {known}") from error
-    except (OSError, ValidationError) as error:
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(step) for step in first["loc"]) or "content"
+        raise CorruptPartError(f"{path}: unreadable: {where}: {first['msg']}") from error
+    except OSError as error:
         raise CorruptPartError(f"{path}: unreadable: {str(error).splitlines()[0]}") from error
 
 

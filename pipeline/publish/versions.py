@@ -5,7 +5,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pipeline.errors import DataError, PipelineError, PublishError
+from pipeline.errors import CorruptPartError, DataError, PipelineError, PublishError
 from pipeline.pools import verify_pools
 from pipeline.publish.snapshot import (
     LEFT,
@@ -17,6 +17,7 @@ from pipeline.publish.snapshot import (
     snapshot_in_force,
     snapshots,
     verify_files,
+    versions,
     was_left,
 )
 from pipeline.storage.files import remove_folder, write_text
@@ -31,6 +32,7 @@ def rollback(
 ) -> Snapshot:
     """Put an earlier version, and its datastore, in force: `version`, or the one before that in force.
 
+    Of the one in force only the name is needed: it may be what is damaged.
     Both are checked against their checksums first. Younger versions are marked as left, so that no later
     rollback returns to one of them unless it is named. Raises `DataError` if there is none to return to.
     """
@@ -51,12 +53,17 @@ def rollback(
 
 
 def _version_before_that_in_force(layout: DatasetLayout) -> str:
-    in_force = snapshot_in_force(layout)
-    if in_force is None:
+    name = name_in_force(layout)
+    if name is None:
         raise DataError(f"{layout.knowledge}: nothing is published, there is nothing to return to")
-    before = _version_before(layout, in_force)
+    try:
+        before = _version_before(layout, read_snapshot(layout, name))
+    except (CorruptPartError, DataError) as error:
+        logger.warning("the version in force is left unread: %s", error)
+        others = [version for version in versions(layout) if not was_left(layout, version)]
+        before = others[-1] if others else None
     if before is None:
-        raise DataError(f"{layout.knowledge}: {in_force.version} is the oldest version to return to")
+        raise DataError(f"{layout.knowledge}: {name} is the oldest version to return to")
     return before
 
 

@@ -2,7 +2,7 @@ import pytest
 import s3fs
 
 from jobs.publish import main
-from pipeline.publish.snapshot import snapshot_in_force, versions
+from pipeline.publish.snapshot import SUCCESS, snapshot_in_force, versions
 from pipeline.storage.layout import DatasetLayout
 from tests.publishing import data_tables, entities, finished_run
 
@@ -32,6 +32,21 @@ def test_publish_list_and_rollback(layout, capsys):
     assert snapshot_in_force(layout).version == "n2"
     assert publish(layout, "rollback", "version=n7") == 2
     assert "error: version=n7: no complete snapshot" in capsys.readouterr().err
+
+
+def test_a_version_in_force_that_is_unreadable_is_listed_and_rolled_back(layout, capsys, caplog):
+    assert publish(layout, "run_id=n1") == publish(layout, "run_id=n2") == 0
+    (layout.snapshot("n2") / SUCCESS).write_text("{}")
+    capsys.readouterr()
+    assert publish(layout, "list") == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [line for line in lines if line[:1] == ["n2"]] == [["n2", "unreadable", "in", "force"]]
+    assert len([line for line in lines if line[:1] == ["n1"]]) == 1
+    assert "n2/_SUCCESS: unreadable: version: Field required" in caplog.text
+    assert publish(layout, "rollback") == 0
+    assert snapshot_in_force(layout).version == "n1"
+    assert publish(layout, "rollback") == 2
+    assert "n1 is the oldest version to return to" in capsys.readouterr().err
 
 
 def test_validate_puts_nothing_in_force(layout, capsys):

@@ -8,7 +8,15 @@ from types import SimpleNamespace
 import pyarrow as pa
 import pytest
 
-from pipeline.errors import BusyError, DataError, PublishError, QualityError, StorageError, Terminated
+from pipeline.errors import (
+    BusyError,
+    CorruptPartError,
+    DataError,
+    PublishError,
+    QualityError,
+    StorageError,
+    Terminated,
+)
 from pipeline.models import ModelSource
 from pipeline.night import night as night_module
 from pipeline.night.night import run_night
@@ -140,6 +148,17 @@ def test_a_torn_export_is_told_before_anything_is_generated(world):
     assert world.record("two")["error"].startswith("plan: 29 of 30") and world.num_generations == 1
     two = world.night(run_id="two", publish=PublishSettings(max_gone_fraction=1.0))
     assert two["status"] == "done" and snapshot_in_force(world.layout).counts["user"] == 2
+
+
+def test_a_damaged_file_of_the_version_in_force_is_told_before_anything_is_generated(world):
+    world.night(run_id="one")
+    path = world.layout.snapshot("one") / "kind=user/g0-00000.parquet"
+    content = path.read_bytes()
+    path.write_bytes(content[:40] + b"x" + content[41:])
+    world.rows = world.rows + entities("user", "u3")
+    with pytest.raises(CorruptPartError, match=r"g0-00000\.parquet: its content is not what _SUCCESS says"):
+        world.night(run_id="two")
+    assert world.num_generations == 1
 
 
 def test_a_night_that_is_not_valid_fails_and_goes_on_once_its_rows_are_mended(world):

@@ -38,11 +38,7 @@ def _differing(
     model, model_now = recorded.get("model") or {}, now["model"]
     revision = manifest.get("model_revision")
     if revision != source.revision:
-        names = [
-            f"{one.get('name')} ({str(found)[:SHOWN_CHARS]})"
-            for one, found in ((model, revision), (model_now, source.revision))
-        ]
-        yield "model", *names
+        yield "model", _named(model, revision), _named(model_now, source.revision)
     tokenizer = manifest.get("tokenizer_hash")
     if tokenizer != source.tokenizer_hash:
         yield "tokenizer", str(tokenizer)[:SHOWN_CHARS], source.tokenizer_hash[:SHOWN_CHARS]
@@ -52,6 +48,10 @@ def _differing(
     for kind in KINDS:
         prompt = (recorded.get("knowledge") or {}).get(kind) or {}
         yield from _changed(f"knowledge.{kind}.", prompt, now["knowledge"][kind], ("json_output",))
+
+
+def _named(model: dict[str, Any], revision: Any) -> str:
+    return f"{model.get('name')} ({str(revision)[:SHOWN_CHARS]})"
 
 
 def _changed(

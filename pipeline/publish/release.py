@@ -23,6 +23,7 @@ from pipeline.publish.snapshot import (
     SUCCESS,
     Snapshot,
     SnapshotFile,
+    clear_left,
     name_in_force,
     put_in_force,
     read_snapshot,
@@ -67,6 +68,9 @@ def publish_run(
         require_lock()
         write_json(snapshot.model_dump(mode="json"), layout.snapshot(version) / SUCCESS)
         require_lock()
+        before = name_in_force(layout)
+        if before is not None:  # a rollback to it that was interrupted may have left its mark
+            clear_left(layout, before)
         put_in_force(layout, version)
     return snapshot
 
@@ -184,7 +188,7 @@ def _reject_superseded(layout: DatasetLayout, snapshot: Snapshot) -> None:
     in_force = snapshot_in_force(layout)
     name = in_force.version if in_force else None
     is_next = name in (snapshot.version, snapshot.previous_version)
-    if not is_next or was_left(layout, snapshot.version):
+    if not is_next or (name != snapshot.version and was_left(layout, snapshot.version)):
         raise PublishError(
             f"version {snapshot.version} was published before, and {name} is in force; "
             f"python -m jobs.publish rollback version={snapshot.version} returns to it"

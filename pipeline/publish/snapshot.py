@@ -113,6 +113,11 @@ def was_left(layout: DatasetLayout, version: str) -> bool:
     return (layout.snapshot(version) / LEFT).exists()
 
 
+def clear_left(layout: DatasetLayout, version: str) -> None:
+    """Remove the mark of `version`: it is in force, so no rollback has left it for good."""
+    (layout.snapshot(version) / LEFT).unlink(missing_ok=True)
+
+
 def put_in_force(layout: DatasetLayout, version: str) -> None:
     """Make the complete snapshot `version`, and with it its datastore, the one in force: one rename."""
     write_text(version + "\n", layout.current_snapshot)

@@ -11,6 +11,7 @@ from pipeline.publish.snapshot import (
     LEFT,
     SUCCESS,
     Snapshot,
+    clear_left,
     name_in_force,
     put_in_force,
     read_snapshot,
@@ -42,12 +43,17 @@ def rollback(
     verify_files(layout, version, target.files)
     if target.datastore_version is not None:
         verify_pools(layout, target.datastore_version)
-    for younger in snapshots(layout):
-        if younger.created_at > target.created_at:
-            write_text("", layout.snapshot(younger.version) / LEFT)
+    before, known = name_in_force(layout), snapshots(layout)
+    left = [snapshot.version for snapshot in known if snapshot.created_at > target.created_at]
+    if before is not None and before not in [snapshot.version for snapshot in known]:
+        left.append(before)
     require_lock()
     put_in_force(layout, version)
-    (layout.snapshot(version) / LEFT).unlink(missing_ok=True)
+    # Marked afterwards: a mark on what stays in force would hide a good version from the next rollback.
+    clear_left(layout, version)
+    for name in left:
+        if layout.snapshot(name).exists():
+            write_text("", layout.snapshot(name) / LEFT)
     logger.info("in force: %s", version)
     return target
 

@@ -1,4 +1,4 @@
-"""A process that lost the dataset's lock leaves alone what the new owner published meanwhile."""
+"""Processes that lost the lock of a dataset, or stopped half-way, leave what is published as it is."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -9,8 +9,8 @@ from pipeline.errors import BusyError, PublishError
 from pipeline.pools import verify_pools
 from pipeline.publish.content import content_of_run
 from pipeline.publish.release import publish_run
-from pipeline.publish.snapshot import snapshot_in_force, verify_files, versions
-from pipeline.publish.versions import prune, prune_if_possible
+from pipeline.publish.snapshot import LEFT, snapshot_in_force, verify_files, versions, was_left
+from pipeline.publish.versions import prune, prune_if_possible, rollback
 from pipeline.storage.layout import DatasetLayout, RunLayout
 from tests.publishing import data_tables, entities, finished_run, settings_of
 
@@ -93,6 +93,42 @@ def test_a_version_that_became_complete_is_not_removed_although_the_lock_seems_h
     with pytest.raises(PublishError, match="version n2 was completed by another process"):
         publish_run(layout, run, settings_of(), content, stalled.enter)
     verify_files(layout, "n2", snapshot_in_force(layout).files)
+
+
+@pytest.mark.parametrize("interrupted", ["put_in_force", "clear_left", "write_text"])
+def test_a_rollback_that_is_interrupted_hides_no_good_version_from_the_next(layout, monkeypatch, interrupted):
+    def interrupts(*_) -> None:
+        raise KeyboardInterrupt
+
+    for version in ("n2", "n3"):
+        publish(layout, finished_run(layout, version, entities("user", "u2", prompt=version)))
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(f"pipeline.publish.versions.{interrupted}", interrupts)
+        rollback(layout, None)
+    was = snapshot_in_force(layout).version
+    assert was == ("n3" if interrupted == "put_in_force" else "n2")
+    assert not was_left(layout, was)
+    publish(layout, finished_run(layout, "n4", entities("user", "u2", prompt="n4")))
+    assert rollback(layout, None).version == was
+
+
+def test_the_mark_of_a_version_that_is_in_force_goes_when_the_next_is_published(layout):
+    """Such as one to which a rollback was interrupted before it removed the mark."""
+    publish(layout, finished_run(layout, "n2", entities("user", "u2")))
+    (layout.snapshot("n2") / LEFT).write_text("")
+    publish(layout, finished_run(layout, "n3", entities("user", "u2", prompt="n3")))
+    assert rollback(layout, None).version == "n2"
+
+
+def test_a_rollback_that_lost_the_lock_marks_nothing(layout):
+    def lost() -> None:
+        raise BusyError("this process lost the lock")
+
+    publish(layout, finished_run(layout, "n2", entities("user", "u2")))
+    before = modified(layout)
+    with pytest.raises(BusyError):
+        rollback(layout, None, lost)
+    assert modified(layout) == before
 
 
 def test_it_prunes_nothing(layout, caplog):

@@ -10,8 +10,8 @@ from rich.table import Table
 
 from jobs.cli import entry_point
 from pipeline.encode.versions import encoded_other_texts
-from pipeline.errors import ConfigError, PipelineError
-from pipeline.night.record import read_record
+from pipeline.errors import ConfigError, PipelineError, PublishError
+from pipeline.night.record import is_finished, read_record
 from pipeline.publish.content import Content, content_of_run
 from pipeline.publish.release import publish_run, require_base, write_and_validate
 from pipeline.publish.snapshot import (
@@ -104,7 +104,10 @@ def _validate(
 
 
 def _base(layout: DatasetLayout, run: RunLayout) -> Snapshot | None:
-    """The snapshot to go from. A night's changes hold over the one that it was planned over only."""
+    """The snapshot to go from. A night's changes hold over the one that it was planned over only.
+
+    Raises `PublishError` for a night that stopped before it had a plan.
+    """
     version = run.root.name
     if (layout.snapshot(version) / SUCCESS).exists():
         previous = read_snapshot(layout, version).previous_version
@@ -112,6 +115,11 @@ def _base(layout: DatasetLayout, run: RunLayout) -> Snapshot | None:
     night = read_record(run.night)
     if night is None:
         return snapshot_in_force(layout)
+    if "previous_version" not in night or not run.plan.exists():
+        hint = (
+            "nothing had changed" if is_finished(night) else "the same python -m jobs.nightly goes on with it"
+        )
+        raise PublishError(f"run {version} has no plan yet: {hint}")
     return require_base(layout, night["previous_version"])
 
 

@@ -3,6 +3,7 @@ import s3fs
 
 from jobs.publish import main
 from pipeline.publish.snapshot import SUCCESS, snapshot_in_force, versions
+from pipeline.storage.files import write_json
 from pipeline.storage.layout import DatasetLayout
 from tests.publishing import data_tables, entities, finished_run
 
@@ -62,6 +63,23 @@ def test_what_cannot_be_published_is_said_in_one_line(layout, capsys):
     layout.run("n1").part("user-00000").write_bytes(b"PAR1")
     assert publish(layout, "run_id=n1") == 1
     assert "error: run n1 is not complete: 1 shards, such as user-00000" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("record", "hint"),
+    [
+        ({"status": "stopped", "run_id": "n5"}, "the same python -m jobs.nightly goes on with it"),
+        ({"status": "stopped", "previous_version": None}, "the same python -m jobs.nightly goes on with it"),
+        (
+            {"status": "done", "previous_version": "n1", "steps": [{"name": "report", "status": "done"}]},
+            "nothing had changed",
+        ),
+    ],
+)
+def test_a_night_without_a_plan_is_named(layout, capsys, record, hint):
+    write_json(record, layout.run("n5").night)
+    assert publish(layout, "run_id=n5") == 1
+    assert capsys.readouterr().err == f"error: run n5 has no plan yet: {hint}\n"
 
 
 def test_bounds_are_settings(layout, capsys):

@@ -87,7 +87,7 @@ def entry_point(
 def _run(job: Job, name: str, usage: str, config_name: str, argv: Sequence[str] | None) -> int:
     settings = None
     try:
-        arguments = _parse(sys.argv[1:] if argv is None else argv)
+        arguments = parse_arguments(sys.argv[1:] if argv is None else argv)
         if arguments.wants_help:
             _show(usage + "\n")
             return 0
@@ -114,7 +114,8 @@ def _run(job: Job, name: str, usage: str, config_name: str, argv: Sequence[str] 
     return 0
 
 
-def _parse(argv: Sequence[str]) -> Arguments:
+def parse_arguments(argv: Sequence[str]) -> Arguments:
+    """Tell options from overrides; `ConfigError` for an option that is unknown or lacks its value."""
     arguments = Arguments()
     words = iter(argv)
     for word in words:

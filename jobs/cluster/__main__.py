@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from jobs.cli import entry_point
+from jobs.cli import entry_point, parse_arguments
 from jobs.cluster import ray_jobs
 from jobs.cluster.command import ClusterJob
 from jobs.cluster.kuberay import render_cronjob, render_rayjob
@@ -99,7 +99,8 @@ def parse(words: list[str]) -> Request:
     if verb not in VERBS:
         raise ConfigError(f"{verb}: no such verb; one of {', '.join(VERBS)}")
     request = Request(verb)
-    for word in words[1:]:
+    rest = iter(words[1:])
+    for word in rest:
         option, _, value = word.partition("=")
         if option == "--job":
             request.job = value
@@ -107,6 +108,8 @@ def parse(words: list[str]) -> Request:
             request.submission_id = value
         elif word in ("--no-wait", "--no-follow"):
             request.is_waiting = False
+        elif word == "--config-dir":  # its folder is neither an override nor a submission id
+            request.overrides.append(f"{word}={next(rest, '')}")
         elif verb in ("status", "logs", "stop") and "=" not in word and not word.startswith("-"):
             request.submission_id = word
         else:
@@ -118,9 +121,8 @@ def parse(words: list[str]) -> Request:
 
 def _cluster_job(request: Request, settings: RunSettings) -> ClusterJob:
     """The job with the defaults of the machines that will run it, not of this one."""
-    options = [word for word in request.overrides if word.startswith("--config-dir")]
-    overrides = [word for word in request.overrides if not word.startswith("-")]
-    config_dir = options[0].partition("=")[2] if options else None
+    arguments = parse_arguments(request.overrides)
+    overrides, config_dir = arguments.overrides, arguments.config_dir
     backend = _backend_there(settings)
     if backend is not None and backend != os.environ.get(BACKEND_VARIABLE):
         os.environ[BACKEND_VARIABLE] = backend

@@ -30,6 +30,31 @@ def test_what_is_not_an_option_of_ours_goes_on():
     assert request.overrides == ["cluster=ray", "--config-dir=/x"]
 
 
+@pytest.mark.parametrize("verb", ["status", "logs", "stop"])
+def test_the_folder_of_an_option_is_no_submission_id(verb):
+    request = parse([verb, "raysubmit_1", "--config-dir", "/x", "cluster=ray"])
+    assert (request.submission_id, request.overrides) == ("raysubmit_1", ["--config-dir=/x", "cluster=ray"])
+
+
+@pytest.mark.parametrize("form", [["--config-dir", "{}"], ["--config-dir={}"]])
+def test_the_rendered_command_has_the_folder_of_configurations_and_only_overrides_beside_it(
+    form, tmp_path, capsys
+):
+    option = [word.format(tmp_path) for word in form]
+    words = [
+        "render",
+        "cluster=crontab",
+        "--job=generate",
+        *option,
+        "dataset=movielens",
+        f"paths.data={tmp_path}",
+    ]
+    assert main(words) == 0
+    assert (
+        f" -m jobs.generate --config-dir={tmp_path} dataset=movielens paths.data=" in capsys.readouterr().out
+    )
+
+
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
@@ -37,6 +62,7 @@ def test_what_is_not_an_option_of_ours_goes_on():
         (["schedule", "cluster=slurm"], 2, "let cron call sbatch"),
         (["submit"], 2, "choose cluster=ray"),
         (["status", *NOBODY], 2, "no Ray dashboard answers"),
+        (["render", "cluster=crontab", "--config-dir"], 2, "--config-dir: needs a folder"),
         (["render", "cluster=kuberay", "--job=generate"], 2, "cluster.kuberay.image: missing"),
     ],
 )  # fmt: skip

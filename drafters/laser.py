@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from drafters.budget import Budget, StepTimeModel, best_budget
+from drafters.budget import Budget, best_budget
 from drafters.calibration import Calibration
 from drafters.datastore import DOMAIN_GROUP, Datastore, Document, PoolHead, Segment
 from drafters.datastore.format import entity_key, token_dtype
 from drafters.retrieval.draft import DOMAIN, GROUP, NUM_FEATURES, NUM_SOURCES, SOURCES, draft_rows
 from drafters.retrieval.learn import learn_rows
+from drafters.step_time import StepTimeModel
 
 Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
@@ -109,7 +110,7 @@ class LaserDrafter:
     """Proposes draft tokens from retrieved text.
 
     Usage, once for each decoding step: `propose(request_ids, context, num_tokens)`; before a request's
-    first step, `start`; after its last, `finish`, which also teaches its output to the other requests.
+    first step, `start`; after its last, `finish`. Texts that are taught (`teach`) draft for later requests.
     """
 
     ROWS_PER_THREAD = 16  # below this a thread costs more than it saves
@@ -117,7 +118,8 @@ class LaserDrafter:
     MIN_FLOOR = 0.01
     EXPLORE_STEPS = 16  # so many steps with hardly a draft, or none without, tell nothing about their price
     EXPLORE_SHARE = 0.25  # then one step verifies the best few drafts, this share of the batch; or none
-    CERTAIN = 0.6  # share of evidence in the marginal cost above which steps without drafts are not tried
+    EXPLORE_LOSS = 0.0025  # of the tokens per second: steps without drafts are rarer where drafts bring much
+    CERTAIN = 0.6  # share of evidence in the marginal cost above which that loss counts
 
     def __init__(
         self,
@@ -286,22 +288,25 @@ class LaserDrafter:
         threshold = self.price
         if self._fixed_price is None:
             batch_tokens = len(slots) + int(self._slots.num_proposed[slots].sum())
-            budget = best_budget(chances[drafted], len(slots), *self.step_time.line(batch_tokens))
+            costs = self.step_time.costs(batch_tokens)
+            budget = best_budget(chances[drafted], len(slots), costs.base, costs.marginal)
             self.price = budget.price
-            threshold = self._explored(budget, chances[drafted], len(slots), batch_tokens)
+            threshold = self._explored(budget, chances[drafted], len(slots), costs.certainty)
         return np.asarray((drafted & (chances >= threshold)).sum(axis=1), np.int64)
 
     def _explored(
-        self, budget: Budget, chances: npt.NDArray[np.float64], num_rows: int, batch_tokens: int
+        self, budget: Budget, chances: npt.NDArray[np.float64], num_rows: int, certainty: float
     ) -> float:
         """The price, or now and then another threshold: steps that are all alike teach nothing about it."""
+        if not len(chances):
+            return budget.price
         wanted = max(1, int(self.EXPLORE_SHARE * num_rows))
         is_quiet = budget.num_drafts < wanted
-        if not len(chances) or (not is_quiet and self.step_time.certainty(batch_tokens) >= self.CERTAIN):
-            self._steps_alike = 0
-            return budget.price
         self._steps_alike += 1
-        if self._steps_alike < self.EXPLORE_STEPS:
+        patience = float(self.EXPLORE_STEPS)
+        if not is_quiet and certainty >= self.CERTAIN:
+            patience = max(patience, (1.0 - 1.0 / budget.gain) / self.EXPLORE_LOSS)
+        if self._steps_alike < patience:
             return budget.price
         self._steps_alike = 0
         return float(np.sort(chances)[-min(wanted, len(chances))]) if is_quiet else NO_DRAFTS

@@ -84,7 +84,7 @@ def teach(llm: Any, kind: str, texts: Sequence[tuple[str, Sequence[int]]]) -> No
 
 
 def drafter_stats(llm: Any) -> DrafterStats:
-    """Running totals of the first worker's drafter (all ranks of a tensor-parallel engine draft alike)."""
+    """Running totals of the first worker's drafter, whose drafts vLLM takes."""
     raw = llm.collective_rpc("laser_stats")[0]
     sources = {name: SourceStats(*counts) for name, counts in raw.pop("sources").items()}
     return DrafterStats(sources=sources, **raw)
@@ -254,11 +254,7 @@ class LaserProposer:
         return drafts
 
     def _note_step_time(self, now: float, request_ids: list[str], verified: list[VerifiedDraft]) -> None:
-        """Teach the step's seconds if most of its tokens were decoded.
-
-        A token of a prompt costs its way through the layers, as any other, but no verification. In a
-        running batch nearly every step has a few; where they are the most, they would set the price.
-        """
+        """Teach the step's seconds, with its tokens: those that were decoded, and those of prompts."""
         last, self._last_propose = self._last_propose, now
         num_tokens = int(self._model_runner.query_start_loc.np[len(request_ids)])
         num_decoded = sum(
@@ -266,8 +262,8 @@ class LaserProposer:
             for request_id, draft in zip(request_ids, verified, strict=True)
             if request_id in self.drafter
         )
-        if last is not None and 2 * num_decoded >= num_tokens:
-            self.drafter.step_time.observe(num_tokens, now - last)
+        if last is not None:
+            self.drafter.step_time.observe(num_decoded, now - last, num_tokens - num_decoded)
 
     def _count(self, request_id: str, row: int, draft: VerifiedDraft) -> None:
         if request_id not in self.drafter:
@@ -295,15 +291,15 @@ class LaserProposer:
 
     def summary(self) -> dict[str, Any]:
         """Running totals, as plain values."""
-        base_sec, marginal_sec = self.drafter.step_time.line(1.0)
+        costs = self.drafter.step_time.costs(1.0)
         return {
             "sources": {
                 name: (stats.num_draft_tokens, stats.num_accepted_tokens)
                 for name, stats in self.drafter.stats().items()
             },
             "price": self.drafter.price,
-            "base_sec": base_sec,
-            "marginal_sec": marginal_sec,
+            "base_sec": costs.base,
+            "marginal_sec": costs.marginal,
             "propose_sec": self.propose_sec,
             "num_steps": self.num_steps,
         }

@@ -5,117 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from drafters.budget import StepTimeModel, best_budget
-
-BASE, MARGINAL = 25e-3, 1.2e-3  # a small model on two cores
-NOISE = 0.05
-
-
-class Machine:
-    """Takes base + marginal x tokens seconds a step, with noise, and tells `model`."""
-
-    def __init__(self, base=BASE, marginal=MARGINAL, noise=NOISE, seed=0):
-        self.base, self.marginal, self.noise = base, marginal, noise
-        self.random = np.random.default_rng(seed)
-        self.model = StepTimeModel()
-
-    def step(self, num_tokens):
-        seconds = self.base + self.marginal * num_tokens
-        self.model.observe(num_tokens, seconds * (1 + self.noise * self.random.standard_normal()))
-
-    def draft(self, num_rows, chances, last_drafts):
-        """One step of the rule: how many drafts it takes, at which price."""
-        budget = best_budget(chances, num_rows, *self.model.line(num_rows + last_drafts))
-        self.step(num_rows + budget.num_drafts)
-        return budget
-
-
-def spread_chances(num_rows, depth=12, rate=0.75, random=None):
-    """Rows of unequal luck whose chances fall along the draft."""
-    luck = np.linspace(0.3, 0.98, num_rows) if random is None else random.uniform(0.05, 0.98, num_rows)
-    return (luck[:, None] * rate ** np.arange(depth)).ravel()
-
-
-def best_by_hand(chances, num_rows, base=BASE, marginal=MARGINAL):
-    return best_budget(chances, num_rows, base, marginal)
-
-
-# -- the time of a step ------------------------------------------------------------------------------------
-
-
-def test_the_line_is_recovered_under_noise():
-    machine = Machine()
-    for num_tokens in np.random.default_rng(1).integers(1, 128, 400):
-        machine.step(int(num_tokens))
-    for num_tokens in (8, 64):
-        base, marginal = machine.model.line(num_tokens)
-        assert base == pytest.approx(BASE, rel=0.3)
-        assert marginal == pytest.approx(MARGINAL, rel=0.2)
-        assert base + marginal * num_tokens == pytest.approx(BASE + MARGINAL * num_tokens, rel=0.05)
-
-
-def test_a_large_batch_may_cost_another_slope_than_a_small_one():
-    """A GPU: flat while its memory is the bound, then linear."""
-    model = StepTimeModel()
-    for _ in range(30):
-        for num_tokens in (1, 2, 4, 8, 512, 700, 1000, 1400, 2000):
-            model.observe(num_tokens, 10e-3 if num_tokens < 100 else 10e-3 + 40e-6 * (num_tokens - 256))
-    (base, marginal), (base_large, marginal_large) = model.line(4), model.line(1400)
-    assert best_by_hand(spread_chances(4), 4, base, marginal).price < 0.05
-    assert marginal_large == pytest.approx(40e-6, rel=0.3)
-    assert base_large + 1400 * marginal_large == pytest.approx(10e-3 + 40e-6 * 1144, rel=0.1)
-
-
-def test_before_anything_is_known_the_prior_decides():
-    base, marginal = StepTimeModel().line(1.0)
-    assert base > 0 and marginal > 0
-    model = StepTimeModel()
-    for _ in range(20):
-        model.observe(16, 40e-3)
-    base, marginal = model.line(16)
-    assert base + 16 * marginal == pytest.approx(40e-3, rel=0.01)
-    assert 0 < marginal < 40e-3 / 16
-
-
-def test_an_interrupted_step_hardly_counts():
-    machine, disturbed = Machine(), Machine()
-    for step in range(200):
-        for each in (machine, disturbed):
-            each.step(10 + step % 40)
-        if step in (60, 120, 180):
-            disturbed.model.observe(10 + step % 40, 5.0)
-    (base, marginal), (base_too, marginal_too) = machine.model.line(30), disturbed.model.line(30)
-    assert base_too + 30 * marginal_too == pytest.approx(base + 30 * marginal, rel=0.15)
-
-
-def test_a_machine_that_becomes_slower_is_followed():
-    machine = Machine()
-    for step in range(200):
-        machine.step(1 + step % 64)
-    machine.base, machine.marginal = 2 * BASE, 2 * MARGINAL
-    for step in range(1000):
-        machine.step(1 + step % 64)
-    base, marginal = machine.model.line(32)
-    assert base + 32 * marginal == pytest.approx(2 * (BASE + 32 * MARGINAL), rel=0.1)
-
-
-@pytest.mark.parametrize(("num_tokens", "seconds"), [(0, 1.0), (-3, 1.0), (5, 0.0), (5, -1.0)])
-def test_what_cannot_be_a_step_is_ignored(num_tokens, seconds):
-    model = StepTimeModel()
-    untouched = model.line(10)
-    model.observe(num_tokens, seconds)
-    assert model.line(10) == untouched
-
-
-@given(st.lists(st.tuples(st.integers(1, 5000), st.floats(1e-4, 10.0)), max_size=60), st.integers(1, 5000))
-@settings(max_examples=100, deadline=None)
-def test_base_and_slope_are_always_positive_and_finite(steps, num_tokens):
-    model = StepTimeModel()
-    for step in steps:
-        model.observe(*step)
-    base, marginal = model.line(num_tokens)
-    assert np.isfinite([base, marginal]).all() and base > 0 and marginal > 0
-
+from drafters.budget import best_budget
+from tests.unit.drafters.machines import BASE, MARGINAL, Machine, best_by_hand, spread_chances
 
 # -- the best drafts ---------------------------------------------------------------------------------------
 
@@ -209,8 +100,8 @@ def test_alike_steps_leave_the_prior_in_charge_and_one_other_step_ends_that():
     machine = Machine(base=1e-3, marginal=1e-3)
     for _ in range(40):
         machine.step(48)
-    assert machine.model.certainty(48) < 0.1
+    assert machine.model.costs(48).certainty < 0.1
     for _ in range(2):
         machine.step(16)
-    assert machine.model.certainty(48) > 0.6
-    assert machine.model.line(48)[1] == pytest.approx(1e-3, rel=0.35)
+    assert machine.model.costs(48).certainty > 0.6
+    assert machine.model.costs(48).marginal == pytest.approx(1e-3, rel=0.35)

@@ -39,9 +39,9 @@ def proposer():
 
 
 def observed_step(proposer, num_tokens_by_row, num_drafts_by_row):
-    """Tokens of the step that its time is counted for, [] if it is left out; rows "old" are in decoding."""
+    """What is noted of the step: tokens, seconds, tokens of prompts; rows "old" are in decoding."""
     noted = []
-    proposer.drafter.step_time.observe = lambda num_tokens, seconds: noted.append((num_tokens, seconds))
+    proposer.drafter.step_time.observe = lambda *step: noted.append(step)
     starts = np.concatenate([[0], np.cumsum(num_tokens_by_row), np.full(3, 999)])
     proposer._model_runner = SimpleNamespace(query_start_loc=SimpleNamespace(np=starts))
     ids = [f"old-{n}" if count is not None else f"new-{n}" for n, count in enumerate(num_drafts_by_row)]
@@ -58,13 +58,10 @@ def observed_step(proposer, num_tokens_by_row, num_drafts_by_row):
 @pytest.mark.parametrize(
     ("num_tokens_by_row", "num_drafts_by_row", "noted"),
     [
-        ([1, 4], [0, 3], [(5, 2.5)]),
-        ([1, 4, 5], [0, 3, None], [(10, 2.5)]),  # as many tokens of a prompt as others
-        ([1, 4, 6], [0, 3, None], []),  # more
-        ([6], [None], []),
+        ([1, 4], [0, 3], [(5, 2.5, 0)]),
+        ([1, 4, 6], [0, 3, None], [(5, 2.5, 6)]),
+        ([6], [None], [(0, 2.5, 6)]),
     ],
 )
-def test_steps_that_mostly_decode_teach_what_a_token_costs(
-    proposer, num_tokens_by_row, num_drafts_by_row, noted
-):
+def test_a_step_tells_its_tokens_and_those_of_prompts(proposer, num_tokens_by_row, num_drafts_by_row, noted):
     assert observed_step(proposer, num_tokens_by_row, num_drafts_by_row) == noted

@@ -2,12 +2,14 @@
 
     python -m tests.toy_night key=value ...
 
-With $TOY_NIGHT_WAITS set it says `ready` and waits for a line before it begins. Entities named in the file
-`failing` below the dataset's folder fail.
+With $TOY_NIGHT_WAITS set it says `ready` and waits for a line before it begins. With $TOY_NIGHT_FILLS set to
+a step and a folder, file `other` fills the folder's disk as the night enters the step. Entities named in the
+file `failing` below the dataset's folder fail.
 """
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,11 +17,14 @@ import pyarrow as pa
 import pipeline.road
 from jobs.nightly import main
 from pipeline.generate.contract import ShardResult
+from pipeline.night.record import NightRecord
 from pipeline.schemas import FAILED, KNOWLEDGE
 from tests.generation import ToyWorker
 from tests.publishing import knowledge_row
 
 WAITS = "TOY_NIGHT_WAITS"
+FILLS = "TOY_NIGHT_FILLS"
+PAGE = bytes(4096)
 
 
 class NightWorker(ToyWorker):
@@ -58,8 +63,24 @@ class NightWorker(ToyWorker):
         )
 
 
+def fill_the_disk_at(step: str, folder: Path) -> None:
+    enter = NightRecord.step
+
+    def entering(record: NightRecord, name: str):
+        if name == step:
+            with suppress(OSError), (folder / "other").open("wb", buffering=0) as file:
+                while True:
+                    file.write(PAGE)
+        return enter(record, name)
+
+    NightRecord.step = entering
+
+
 if __name__ == "__main__":
     pipeline.road._worker_class = lambda: NightWorker
+    if FILLS in os.environ:
+        at, folder = os.environ[FILLS].split(maxsplit=1)
+        fill_the_disk_at(at, Path(folder))
     if WAITS in os.environ:
         sys.stdout.write("ready\n")
         sys.stdout.flush()

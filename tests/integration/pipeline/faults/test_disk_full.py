@@ -14,13 +14,15 @@ from drafters.datastore import Datastore
 from pipeline.errors import StorageError
 from pipeline.generate.dispatch import generate_shards
 from pipeline.pools import extend_pools, version_in_force
-from pipeline.publish.snapshot import versions
+from pipeline.publish.snapshot import snapshot_in_force, versions
 from pipeline.publish.writer import SnapshotWriter
 from pipeline.storage.files import write_parquet
 from pipeline.storage.layout import DatasetLayout, RunLayout
 from pipeline.storage.parts import committed_shards, finished_shards
 from tests.generation import FINGERPRINT, ToyWorker, make_plan, make_result, make_spec
+from tests.integration.pipeline.faults.toy_nights import Nights
 from tests.integration.pipeline.faults.toy_runs import assert_complete, write_plan
+from tests.toy_night import FILLS
 
 SIZE = "size=2m"
 BYTES_PER_TEXT = 100_000
@@ -108,6 +110,48 @@ def test_a_disk_that_is_full_when_a_snapshot_is_written_leaves_no_version(disk):
         rf"{folder}/kind=item/drama-\d+\.parquet: no space left on device; what", str(error.value)
     )
     assert versions(dataset) == [] and not list(disk.rglob(".tmp-*"))
+
+
+def assert_told(nights: Nights, errors: str, version: str, place: str) -> None:
+    """One line says what is full; the version in force stays, and whatever watches the nights hears of it."""
+    lines = errors.splitlines()
+    assert "Traceback" not in errors and [line for line in lines if line.startswith("error: ")] == lines[-1:]
+    assert re.match(rf"error: {place}\S*: no space left on device; what is finished is kept", lines[-1]), (
+        errors
+    )
+    assert snapshot_in_force(nights.layout).version == version
+    (failed,) = [record for record in nights.records() if record["status"] != "done"]
+    assert failed["status"] == "failed" and "no space left on device" in failed["error"]
+    assert 'knowledge_run_success{dataset="movielens"} 0.0' in nights.layout.metrics.read_text()
+    assert "no space left on device" in nights.layout.run(failed["run_id"]).report("md").read_text()
+    assert not list(nights.layout.root.rglob(".tmp-*"))
+
+
+@pytest.mark.slow  # four nights
+def test_a_night_whose_disk_fills_up_while_it_publishes_goes_on_once_there_is_space(
+    cluster, node, smollm2, disk
+):
+    enlarge(disk)
+    (disk / "models").mkdir()
+    (disk / "models" / smollm2.name).symlink_to(smollm2)
+    nights = Nights(disk, cluster.address)
+    code, errors = nights.run()
+    assert code == 0, errors
+    first = snapshot_in_force(nights.layout).version
+
+    changed = "knowledge.max_history=11"
+    places = {"snapshot": nights.layout.knowledge, "datastore": nights.layout.datastore}
+    for step, place in places.items():
+        code, errors = nights.run(changed, **{FILLS: f"{step} {disk}"})
+        assert code == 1, errors
+        assert_told(nights, errors, first, str(place))
+        (disk / "other").unlink()
+
+    code, errors = nights.run(changed)
+    assert code == 0, errors
+    nights.check_complete()
+    assert versions(nights.layout) == [first, snapshot_in_force(nights.layout).version]
+    assert 'knowledge_run_success{dataset="movielens"} 1.0' in nights.layout.metrics.read_text()
 
 
 def test_a_disk_that_is_full_leaves_the_old_file_and_nothing_temporary(disk):

@@ -6,13 +6,16 @@ those of the snapshot in force need not be written again. `run_fingerprint` adds
 (drafts, tokenizer, cutoff), so that parts of one run id never mix.
 
 Left out of both, because none changes what is written: workers, cluster, paths, engine batch sizes,
-tensor parallelism (numerics only), log level, `limit` and `offset`, `run_id`, `plan.shard_size`.
+tensor parallelism (numerics only), log level, `limit` and `offset`, `run_id`, `plan.shard_size`; where a
+model's folder lies (its revision is a hash of what is in it), and `model.max_model_len`, which decides what
+prompts show and is seen in their hashes.
 """
 
 from datetime import UTC, datetime
 from typing import Any
 
 from pipeline.acceptance_settings import AcceptanceRuleSettings
+from pipeline.models.folder import OF_CONTENT
 from pipeline.settings import (
     KINDS,
     AcceptanceSettings,
@@ -24,7 +27,7 @@ from pipeline.settings import (
 from pipeline.storage.files import sha256_of_json
 
 FINGERPRINT_CHARS = 16
-_NOT_OF_MODEL = {"sampling", "revision", "trust_remote_code", "tensor_parallel_size"}
+_NOT_OF_MODEL = {"sampling", "revision", "trust_remote_code", "tensor_parallel_size", "max_model_len"}
 _NOT_COUNTED = {"max_words", "json_output"}  # seen in the prompt; counted where answers are structured
 
 
@@ -37,7 +40,7 @@ def text_fingerprint(
     """16 hex digits over model, revision, prompt set, acceptance and sampling (`model.sampling`)."""
     return _shortened(
         {
-            "model": _model(model),
+            "model": _model(model, model_revision),
             "model_revision": model_revision,
             "knowledge": _knowledge(knowledge),
             "acceptance": _acceptance(acceptance),
@@ -91,9 +94,10 @@ def _drafts(settings: RunSettings, datastore_version: str | None) -> dict[str, A
     return {"drafter": settings.drafter.model_dump(mode="json"), "datastore_version": pools}
 
 
-def _model(model: ModelSettings) -> dict[str, Any]:
-    """The model without its sampling; `revision` is what was asked for, the caller names what was found."""
-    return model.model_dump(mode="json", exclude=_NOT_OF_MODEL)
+def _model(model: ModelSettings, found: str) -> dict[str, Any]:
+    """The model without its sampling. Its `revision` is what was asked for; `found` is what that was."""
+    of_content = {"path"} if found.startswith(OF_CONTENT) else set()
+    return model.model_dump(mode="json", exclude=_NOT_OF_MODEL | of_content)
 
 
 def _knowledge(knowledge: KnowledgeSettings) -> dict[str, Any]:

@@ -14,6 +14,7 @@ REVISION_SUFFIXES = {".json", ".jinja", ".txt", ".model", ".tiktoken", ".py", ".
 VOCABULARY_PARTS = ("model", "added_tokens", "normalizer", "pre_tokenizer", "decoder")
 VOCABULARY_FILES = ("tokenizer.model", "tekken.json", "vocab.json", "merges.txt", "vocab.txt")
 OTHER_WEIGHTS = (".bin", ".gguf", ".pt", ".pth")
+OF_CONTENT = "sha256-"  # how the revision of a folder begins; that of a hub's model is a commit
 NUM_SAMPLES = 16
 SAMPLE_BYTES = 64 * 1024
 
@@ -60,7 +61,7 @@ def folder_revision(folder: Path) -> str:
             continue
         digest.update(f"{file.name}\0{file.stat().st_size}\0".encode())
         digest.update(_samples(file) if file.suffix == ".safetensors" else file.read_bytes())
-    return f"sha256-{digest.hexdigest()[:32]}"
+    return f"{OF_CONTENT}{digest.hexdigest()[:32]}"
 
 
 def tokenizer_hash(folder: Path) -> str:

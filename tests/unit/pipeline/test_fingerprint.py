@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 
 from pipeline.fingerprint import run_fingerprint, text_fingerprint
+from pipeline.models.folder import folder_revision
 from pipeline.settings import RunSettings
 
 PROMPT = {"template": "{{ item.name }}", "max_tokens": 256}
@@ -51,7 +52,6 @@ CHANGES_TEXT = [
     {"model__path": "hub/other"},
     {"model__name": "other"},
     {"model__dtype": "float32"},
-    {"model__max_model_len": 1024},
     {"model__chat_template_args": {"enable_thinking": False}},
     {"model__sampling__temperature": 0.5},
     {"model__sampling__repetition_penalty": 1.1},
@@ -107,6 +107,7 @@ def test_what_steers_one_run_changes_its_fingerprint(changes):
         {"run_id": "tonight"},
         {"max_failed_fraction": 0.5},
         {"knowledge__factors": {"other": "price"}},  # seen in the prompt
+        {"model__max_model_len": 1024},  # seen in the prompt
         {"model__revision": "main"},  # the revision that was found counts, not how it was asked for
     ],
     ids=str,
@@ -124,6 +125,20 @@ def test_keys_and_constraint_of_a_json_answer_count():
 def test_the_revision_that_was_found_counts():
     assert text(revision="r2") != text()
     assert run(revision="r2") != run()
+
+
+def test_a_models_folder_may_be_moved(tmp_path):
+    """Its revision is a hash of its content; a hub's is a commit, which says nothing without the id."""
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+    here, there = (
+        {"revision": folder_revision(tmp_path / name), "model__path": str(tmp_path / name)}
+        for name in ("here", "there")
+    )
+    assert text(**here) == text(**there) and run(**here) == run(**there)
+    (tmp_path / "there" / "config.json").write_text('{"other": 1}')
+    assert text(**there | {"revision": folder_revision(tmp_path / "there")}) != text(**here)
 
 
 def test_strict_greedy_output_does_not_depend_on_the_drafter():
@@ -157,4 +172,4 @@ def test_is_short_hex_and_stable_across_processes():
     assert len(run()) == len(text()) == 16
     int(run(), 16)
     # A new value here means that every run in progress starts over: change it knowingly.
-    assert text() == "78b5156d9ad893fa"
+    assert text() == "5bf6ae313b74d3b6"

@@ -16,7 +16,8 @@ class AcceptanceRule:
     `deferred_tokens`: a token other than the argmax is accepted only if so many draft tokens behind it
     are the model's choice given that token (the deferred check of FLy, training-free loose speculative
     decoding); a draft that ends earlier does not confirm it. `stop_token_ids`: tokens that end the
-    request's text; they are accepted as the argmax only, since where a text ends is the model's choice.
+    request's text. Where a text ends is the model's choice: nothing is relaxed to such a token, nor to any
+    other where the model would end.
     """
 
     top_k: int = 1
@@ -91,16 +92,22 @@ def relaxed_matches(
         bool [n]. The rank of a token is the number of tokens with a higher logit; ties share a rank, so a
         token that ties with the argmax has rank 0 and, unless it is the argmax, counts as relaxed.
     """
-    is_argmax = logits.argmax(dim=1) == draft_token_ids
+    choices = logits.argmax(dim=1)
+    is_argmax = choices == draft_token_ids
     relaxed = torch.zeros_like(is_argmax)
     # Few positions differ from the argmax, and each pass over the vocabulary costs.
-    is_stop = (draft_token_ids.unsqueeze(1) == rules.stop_token_ids).any(dim=1)
-    differing = (~is_argmax & ~is_stop & (rules.top_k > 1)).nonzero(as_tuple=True)[0]
+    ends = _is_any(draft_token_ids, rules.stop_token_ids) | _is_any(choices, rules.stop_token_ids)
+    differing = (~is_argmax & ~ends & (rules.top_k > 1)).nonzero(as_tuple=True)[0]
     relaxed[differing] = _is_likely(
         logits[differing], draft_token_ids[differing], rules.top_k[differing], rules.min_prob[differing]
     )
     confirmed = _confirmed(is_argmax, rules.last, rules.deferred_tokens)
     return _limited(relaxed & confirmed, rules.first, rules.max_relaxed_run)
+
+
+def _is_any(token_ids: torch.Tensor, of: torch.Tensor) -> torch.Tensor:
+    """Whether each of `token_ids` [n] is among those of its row in `of` [n, m]."""
+    return (token_ids.unsqueeze(1) == of).any(dim=1)
 
 
 def _is_likely(

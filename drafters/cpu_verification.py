@@ -99,7 +99,7 @@ def _verify_draft(
             run > 0
             and top_k > 1
             and (max_run == 0 or run <= max_run)
-            and not (stops == token).any()
+            and not ((stops == token) | (stops == choice)).any()
             and _is_acceptable(values, values[choice], token, top_k, min_prob, terms)
         )
         count = _add_distinct(draft[i : i + 1], seen, mark, distinct, count)

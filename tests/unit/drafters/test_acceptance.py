@@ -145,9 +145,14 @@ def test_a_deferred_check_wants_the_tokens_behind_to_be_the_models_choice():
 
 def test_a_stop_token_is_taken_only_as_the_argmax():
     yes, no = True, False
-    assert drafts(AcceptanceRule(3, 0.1, stop_token_ids=(0, 2)), [0, 1, 2]) == [[no, yes, no]]
+    assert drafts(AcceptanceRule(3, 0.1, stop_token_ids=(2,)), [0, 1, 2]) == [[no, yes, no]]
     ending = AcceptanceRule(3, 0.1, stop_token_ids=(1,))
     assert drafts(ending, [0, 1, 2], [1, 2]) == [[no, no, yes], [no, yes]]
+
+
+def test_where_the_model_would_end_nothing_is_relaxed():
+    """Token 0 is the argmax everywhere."""
+    assert drafts(AcceptanceRule(3, 0.1, stop_token_ids=(0,)), [0, 1, 2]) == [[False, False, False]]
 
 
 def test_every_request_has_its_own_stop_tokens():

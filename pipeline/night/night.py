@@ -9,7 +9,7 @@ dataset.
 import logging
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,7 +67,10 @@ def run_night(settings: RunSettings, open_progress: OpenProgress) -> NightReport
     """
     layout = DatasetLayout.of(settings.paths.data, settings.dataset.name)
     stopped_after = None
-    with owned(layout.lock, settings.run_id or f"the night of {day_of(settings)}") as lock:
+    name = settings.run_id or f"the night of {day_of(settings)}"
+    with ExitStack() as held:
+        # Without the lock a night that finds the disk full could tell nobody.
+        lock = with_reserve(layout.reserve, lambda: held.enter_context(owned(layout.lock, name)))
         record = NightRecord(settings.dataset.name, settings.nightly.stop_after, lock.require_held)
         try:
             keep_reserve(layout.reserve)
@@ -173,9 +176,9 @@ def _generate(
     """Write what is missing of the plan. Failed rows are judged when the snapshot is validated."""
     started = time.monotonic()
     _, outcome = generate_plan(settings, layout, night.run, prepared.source, open_progress)
+    _note_decoding(record, outcome)  # first, because it asks whether the lock is still held
     if outcome.num_shards_run or "summary" not in (read_record(night.run.layout.manifest) or {}):
         record_summary(settings, night.run, outcome, time.monotonic() - started)
-    _note_decoding(record, outcome)
     outcome.require_complete(max_failed_fraction=1.0)
 
 

@@ -8,12 +8,14 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 from pipeline.errors import StorageError
 from pipeline.storage.files import replaced_atomically
 from pipeline.storage.location import is_remote
 
 logger = logging.getLogger(__name__)
+Result = TypeVar("Result")
 RESERVE_BYTES = 2 * 1024 * 1024  # a report with its pictures, twice
 
 
@@ -25,12 +27,12 @@ def keep_reserve(reserve: Path) -> None:
         temporary.write_bytes(os.urandom(RESERVE_BYTES))  # a file system may make holes of zeros
 
 
-def with_reserve(reserve: Path, write: Callable[[], None]) -> None:
-    """Call `write`; if there is no space for it, give up the reserve and call it again."""
+def with_reserve(reserve: Path, write: Callable[[], Result]) -> Result:
+    """The result of `write`; if there is no space for it, give up the reserve and call it again."""
     try:
-        write()
+        return write()
     except (StorageError, OSError):
         if is_remote(reserve) or not reserve.exists():
             raise
         reserve.unlink()
-        write()
+        return write()

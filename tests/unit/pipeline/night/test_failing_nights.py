@@ -1,0 +1,149 @@
+"""What a night that fails, or loses its lock, leaves behind and tells."""
+
+import errno
+import json
+from contextlib import contextmanager
+
+import pytest
+
+from pipeline.errors import BusyError, DataError, StorageError, Terminated
+from pipeline.night import night as night_module
+from pipeline.publish.snapshot import snapshot_in_force
+from pipeline.settings import ReportSettings
+from pipeline.storage import files
+from pipeline.storage.layout import DatasetLayout
+from tests.publishing import entities
+from tests.unit.pipeline.night.conftest import World
+
+GATEWAY = ReportSettings(pushgateway="gateway:9091")
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (DataError("u.data: no such file"), "u.data: no such file"),
+        (ZeroDivisionError("unexpected"), "unexpected"),
+        (KeyboardInterrupt(), "KeyboardInterrupt"),
+        (Terminated(), "ended by SIGTERM"),
+    ],
+)
+def test_a_night_that_fails_before_its_plan_is_recorded_and_reported(reporting, pushed, error, reason):
+    reporting.broken = error
+    with pytest.raises(type(error)):
+        reporting.night(report=GATEWAY, run_id="mine")
+    record, run = reporting.record("mine"), reporting.layout.run("mine")
+    assert (record["status"], record["error"]) == ("failed", f"tables: {reason}")
+    assert "The night failed at step tables" in run.report("md").read_text()
+    assert reason in run.report("md").read_text()
+    assert 'knowledge_run_success{dataset="toy"} 0.0' in run.metrics.read_text()
+    assert pushed == ["gateway:9091"]
+
+    reporting.broken = None
+    done = reporting.night(run_id="mine")
+    assert (done["status"], done["run_id"]) == ("done", "mine")
+
+
+def test_what_is_unexpected_in_a_later_step_is_reported_too(reporting, monkeypatch):
+    monkeypatch.setattr(night_module, "content_of_run", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        reporting.night(run_id="mine")
+    assert reporting.record("mine")["status"] == "failed"
+    assert "division by zero" in reporting.layout.run("mine").report("md").read_text()
+
+
+def test_a_failing_report_does_not_hide_why_the_night_failed(world, monkeypatch):
+    monkeypatch.setattr(night_module, "_write_report", lambda *_: {}["key"])
+    world.broken = DataError("u.data: no such file")
+    with pytest.raises(DataError, match=r"u\.data"):
+        world.night()
+
+
+def test_a_night_without_changes_is_pushed_too(reporting, pushed):
+    reporting.night(run_id="one", report=GATEWAY)
+    reporting.night(run_id="two", report=GATEWAY)
+    assert reporting.num_generations == 1 and not reporting.layout.run("two").manifest.exists()
+    assert pushed == ["gateway:9091"] * 2
+
+
+def taken_over(world: World) -> dict[str, str]:
+    """Another machine's night takes the lock, and what every file of the runs holds then."""
+    record = world.layout.lock.with_name("night.lock.owner")
+    owner = json.loads(record.read_text())
+    record.write_text(json.dumps(owner | {"host": "elsewhere", "started_at": 1.0}))
+    return files_of_runs(world)
+
+
+def files_of_runs(world: World) -> dict[str, str]:
+    return {
+        str(path): path.read_text() for path in world.layout.runs.glob("*/*.*") if "parquet" not in str(path)
+    }
+
+
+@pytest.mark.parametrize("failing", ["content_of_run", "publish_run"])
+def test_a_night_that_lost_its_lock_leaves_record_and_report_to_the_new_owner(
+    reporting, monkeypatch, failing
+):
+    before: dict[str, str] = {}
+    real = getattr(night_module, failing)
+
+    def stalls(*arguments):
+        before.update(taken_over(reporting))
+        return real(*arguments)
+
+    monkeypatch.setattr(night_module, failing, stalls)
+    with pytest.raises(BusyError, match="this process lost the lock; it belongs to mine on elsewhere"):
+        reporting.night(run_id="mine")
+    assert files_of_runs(reporting) == before and not reporting.layout.run("mine").report("md").exists()
+    assert json.loads(before[str(reporting.layout.run("mine").night)])["status"] == "running"
+    assert snapshot_in_force(reporting.layout) is None
+
+
+class FullDisk:
+    """A disk that takes no file once it is full; small ones when the reserve is given up."""
+
+    def __init__(self, layout: DatasetLayout) -> None:
+        self.layout = layout
+        self.is_full = False
+        self.write = files._renamed
+
+    @contextmanager
+    def renamed(self, path):
+        is_large = path == self.layout.reserve or path.suffix == ".parquet"
+        if self.is_full and (self.layout.reserve.exists() or is_large):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        with self.write(path) as temporary:
+            yield temporary
+
+
+@pytest.fixture
+def disk(reporting, monkeypatch) -> FullDisk:
+    disk = FullDisk(reporting.layout)
+    monkeypatch.setattr(files, "_renamed", disk.renamed)
+    return disk
+
+
+@pytest.mark.parametrize("is_full_at", ["owned", "read_tables", "content_of_run", "_write_report"])
+def test_a_night_on_a_full_disk_is_told_by_record_metrics_report_and_gateway(
+    reporting, disk, pushed, monkeypatch, is_full_at
+):
+    reporting.night(run_id="one")
+    assert 'knowledge_run_success{dataset="toy"} 1.0' in reporting.layout.metrics.read_text()
+    real = getattr(night_module, is_full_at)
+
+    def fills(*arguments):
+        disk.is_full = True
+        return real(*arguments)
+
+    monkeypatch.setattr(night_module, is_full_at, fills)
+    reporting.rows = reporting.rows + entities("user", "u3")
+    with pytest.raises(StorageError, match="no space left on device"):
+        reporting.night(run_id="two", report=GATEWAY)
+    record, run = reporting.record("two"), reporting.layout.run("two")
+    assert record["status"] == "failed" and "no space left on device" in record["error"]
+    assert 'knowledge_run_success{dataset="toy"} 0.0' in reporting.layout.metrics.read_text()
+    assert "**FAILED: The night failed" in run.report("md").read_text()
+    assert set(pushed) == {"gateway:9091"}
+
+    disk.is_full = False
+    monkeypatch.setattr(night_module, is_full_at, real)
+    assert reporting.night()["status"] == "done" and reporting.layout.reserve.exists()

@@ -169,7 +169,7 @@ class LaserDrafter:
         self._slots.output_end[slot] = NO_END if max_tokens is None else num_prompt_tokens + max_tokens
         self._slots.previous[slot] = 0
         if self._datastore is not None and key.entity_id:
-            text = self._datastore.previous(key.kind, key.group, entity_key(key.entity_id))
+            text = self._datastore.previous(key.kind, entity_key(key.entity_id))
             if text is not None:
                 self._previous_of[slot] = np.ascontiguousarray(text, dtype=np.int32)
                 self._slots.previous[slot] = self._previous_of[slot].ctypes.data, len(text)

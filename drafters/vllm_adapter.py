@@ -151,12 +151,17 @@ class LaserProposer:
     """The proposer that vLLM builds for `method="custom_class"`."""
 
     def __init__(self, vllm_config: Any) -> None:
+        """Raises `DatastoreError` if a file of the datastore is altered: searched, it could end the process.
+
+        To see that, all of it is read once, which brings it into the page cache too.
+        """
         config = LaserConfig(**vllm_config.additional_config[CONFIG_KEY])
         vocab_size = vllm_config.model_config.get_vocab_size()
         datastore = None
         learned = None
         if config.datastore is not None:
             datastore = Datastore.open(Path(config.datastore), config.tokenizer_hash, vocab_size)
+            datastore.verify()
             learned = datastore.calibration()
         self.drafter = LaserDrafter(
             vocab_size,

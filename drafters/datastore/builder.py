@@ -1,6 +1,5 @@
 """Builds a new datastore version from the one in force and the knowledge of a run."""
 
-import hashlib
 import json
 import logging
 import os
@@ -14,26 +13,31 @@ from typing import Any
 
 import numpy as np
 
+from drafters.datastore.directory import EntityDirectory
 from drafters.datastore.format import (
     CALIBRATION,
     HEADER,
-    SUFFIXES,
     DatastoreError,
+    DirectoryEntry,
     Document,
     SegmentEntry,
     StoreHeader,
 )
-from drafters.datastore.segment import Segment
-from drafters.datastore.store import DOMAIN_GROUP, Datastore
+from drafters.datastore.segment import Segment, write_flushed
+from drafters.datastore.store import DOMAIN_GROUP, Datastore, directory_path
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class PoolLimits:
-    """Bounds of a pool. Beyond them it is compacted: superseded texts go first, then the oldest."""
+    """Bounds of a pool. Beyond them it is compacted: superseded texts go, then the oldest lose their index.
 
-    max_pool_tokens: int = 100_000_000
+    What is not indexed still drafts for its own entity. A domain pool, which repeats others, drops it.
+    """
+
+    max_pool_tokens: int = 100_000_000  # searched
+    compacted_share: float = 0.8  # of a bound, so that not every night compacts
     max_domain_tokens: int = 20_000_000
     max_segment_tokens: int = 32_000_000  # bounds the memory of a build: about 0.7 GB for 2-byte tokens
     max_segments: int = 4
@@ -85,16 +89,21 @@ class DatastoreBuilder:
 
     def finish(self, calibration: dict[str, Any] | None = None) -> Path:
         """Write the domain pools, carry over untouched pools, make the version visible; return its folder."""
-        for kind, group, _ in self._previous.pools() if self._previous else ():
+        for kind, group in self._previous_pools():
             if group != DOMAIN_GROUP and (kind, group) not in self._pools_done:
                 self._entries += self._carried(kind, group)
         for kind in {kind for kind, _ in self._pools_done} | self._previous_kinds():
             self._write_pool(kind, DOMAIN_GROUP, self._domain[kind].documents, self._limits.max_domain_tokens)
         checksum = None
         if calibration is not None:
-            checksum = _write_flushed(self._folder / CALIBRATION, json.dumps(calibration))
-        header = replace(self._header, segments=tuple(self._entries), calibration_checksum=checksum)
-        _write_flushed(self._folder / HEADER, header.to_json())
+            checksum = write_flushed(self._folder / CALIBRATION, json.dumps(calibration).encode())
+        header = replace(
+            self._header,
+            segments=tuple(self._entries),
+            calibration_checksum=checksum,
+            directories=self._write_directories(),
+        )
+        write_flushed(self._folder / HEADER, header.to_json().encode())
         # A file is found after a crash only if its folder was flushed too.
         for path in self._folder.rglob("*"):
             if path.is_dir():
@@ -104,8 +113,25 @@ class DatastoreBuilder:
         _flush_folder(self._final.parent)
         return self._final
 
+    def _previous_pools(self) -> list[tuple[str, str]]:
+        entries = self._previous.header.segments if self._previous else ()
+        return sorted({(entry.kind, entry.group) for entry in entries})
+
     def _previous_kinds(self) -> set[str]:
-        return {kind for kind, _, _ in self._previous.pools()} if self._previous else set()
+        return {kind for kind, _ in self._previous_pools()}
+
+    def _write_directories(self) -> dict[str, DirectoryEntry]:
+        texts: dict[str, list[SegmentEntry]] = defaultdict(list)
+        for entry in self._entries:
+            if entry.group != DOMAIN_GROUP:
+                texts[entry.kind].append(entry)
+        written = {}
+        for kind, entries in texts.items():
+            segments = [Segment.open(self._folder, entry, self._header.dtype) for entry in entries]
+            directory = EntityDirectory.of([segment.entities for segment in segments])
+            checksum = write_flushed(directory_path(self._folder, kind), directory.tobytes())
+            written[kind] = DirectoryEntry(len(directory.keys), checksum)
+        return written
 
     def _sampled_for_domain(self, kind: str, documents: Iterable[Document]) -> Iterator[Document]:
         """Pass `documents` through, empty ones apart; each pool gives its share to the domain pool."""
@@ -116,12 +142,16 @@ class DatastoreBuilder:
 
     def _write_pool(self, kind: str, group: str, documents: Iterable[Document], budget: int) -> None:
         carried = self._carried(kind, group)
-        written = self._write_segments(kind, group, documents, first=_next_number(carried))
+        room = budget if not carried else None  # what is new beside others is compacted with them
+        written = self._write_segments(kind, group, documents, first=_next_number(carried), budget=room)
         entries = carried + written
         if self._needs_compaction(entries, budget):
-            entries = self._compact(entries, budget)
+            entries = self._compact(entries, int(self._limits.compacted_share * budget))
         self._entries += entries
-        logger.debug("pool %s/%s: %d tokens", kind, group, sum(entry.num_tokens for entry in entries))
+        num_tokens = sum(entry.num_tokens for entry in entries)
+        num_searched = sum(entry.num_tokens for entry in entries if entry.is_indexed)
+        if num_searched < num_tokens:
+            logger.info("pool %s/%s: %d of %d tokens are searched", kind, group, num_searched, num_tokens)
         self._progress.num_pools += 1
 
     def _carried(self, kind: str, group: str) -> list[SegmentEntry]:
@@ -130,26 +160,34 @@ class DatastoreBuilder:
             return []
         entries = [e for e in self._previous.header.segments if (e.kind, e.group) == (kind, group)]
         for entry in entries:
-            for suffix in SUFFIXES:
+            for suffix in entry.suffixes:
                 target = entry.path(self._folder, suffix)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 _link_or_copy(entry.path(self._previous.folder, suffix), target)
         return entries
 
     def _write_segments(
-        self, kind: str, group: str, documents: Iterable[Document], first: int
+        self, kind: str, group: str, documents: Iterable[Document], first: int, budget: int | None = None
     ) -> list[SegmentEntry]:
+        """Index `documents` up to `budget` tokens; what comes then is kept for its entities, or dropped."""
         entries: list[SegmentEntry] = []
-        for batch in _batched_by_tokens(documents, self._limits.max_segment_tokens):
-            segment = Segment.build(batch, self._header.dtype)
+        num_tokens = 0
+        limit = self._limits.max_segment_tokens
+        for batch in _batched_by_tokens(documents, min(limit, budget or limit)):
+            num_tokens += sum(len(document.token_ids) + 1 for document in batch)
+            is_indexed = budget is None or num_tokens <= budget
+            if not is_indexed and group == DOMAIN_GROUP:
+                continue
+            segment = Segment.build(batch, self._header.dtype, is_indexed)
             entries.append(segment.write(self._folder, kind, group, f"{first + len(entries):06d}"))
             self._progress.add(segment.num_tokens)
         return entries
 
     def _needs_compaction(self, entries: list[SegmentEntry], budget: int) -> bool:
-        num_tokens = sum(entry.num_tokens for entry in entries)
+        searched = [entry for entry in entries if entry.is_indexed]
+        num_tokens = sum(entry.num_tokens for entry in searched)
         full_segments = num_tokens // self._limits.max_segment_tokens
-        if num_tokens > budget or len(entries) > self._limits.max_segments + full_segments:
+        if num_tokens > budget or len(searched) > self._limits.max_segments + full_segments:
             return True
         if len(entries) < 2:
             return False
@@ -159,22 +197,23 @@ class DatastoreBuilder:
         return num_documents - num_entities > self._limits.max_superseded_share * num_documents
 
     def _compact(self, entries: list[SegmentEntry], budget: int) -> list[SegmentEntry]:
-        """Merge `entries`: the youngest text of each entity, the youngest entities, up to `budget` tokens."""
+        """Merge `entries`: the youngest text of each entity; the youngest entities are indexed."""
         seen: set[int] = set()
-        kept: list[Document] = []
+        searched: list[Document] = []
+        others: list[Document] = []
         num_tokens = 0
         for document in self._youngest_first(entries):
             if document.entity in seen:
                 continue
-            num_tokens += len(document.token_ids) + 1
-            if num_tokens > budget:
-                break
             seen.add(document.entity)
-            kept.append(document)
+            num_tokens += len(document.token_ids) + 1
+            (searched if num_tokens <= budget else others).append(document)
         kind, group = entries[0].kind, entries[0].group
-        merged = self._write_segments(kind, group, reversed(kept), first=_next_number(entries))
+        first = _next_number(entries)
+        merged = self._write_segments(kind, group, reversed(others), first, budget=0)
+        merged += self._write_segments(kind, group, reversed(searched), first + len(merged))
         for entry in entries:
-            for suffix in SUFFIXES:
+            for suffix in entry.suffixes:
                 entry.path(self._folder, suffix).unlink()
         return merged
 
@@ -270,16 +309,6 @@ def _link_or_copy(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:
         shutil.copyfile(source, target)
-
-
-def _write_flushed(path: Path, text: str) -> str:
-    """Write `text`; its sha256, hex."""
-    data = text.encode()
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    return hashlib.sha256(data).hexdigest()
 
 
 def _flush_folder(folder: Path) -> None:

@@ -7,6 +7,7 @@
 <version>/<kind>/<group>/<segment>.index      little-endian int32, the prefix array of .tokens
 <version>/<kind>/<group>/<segment>.docs       little-endian int64, start of each document, then the total
 <version>/<kind>/<group>/<segment>.entities   little-endian uint64, `entity_key` of each document
+<version>/<kind>.directory                    where each entity's youngest text is (optional), see `directory`
 ```
 
 `.index` is a suffix array of the *reversed* tokens: it lists all positions, ordered by the token there,
@@ -14,6 +15,9 @@ then by the token before it, and so on. The occurrences of a context are thus ne
 closer a neighbour, the longer the context that it shares: one binary search finds the longest match and
 its k nearest competitors. Its size is 4 bytes a token; with 2 bytes a token for vocabularies below 65,535
 and 4 above, a pooled token takes 6 or 8 bytes on disk and, mapped, in memory.
+
+A segment may lack its `.index`: its documents are beyond what a pool may have searched, and are found by
+their entity alone.
 
 Invariants: len(index) == len(tokens); every document is followed by one separator; the separator is the
 largest value of the dtype and no token id; a segment has fewer than 2**31 tokens.
@@ -32,7 +36,8 @@ import numpy.typing as npt
 FORMAT_VERSION = 1
 HEADER = "header.json"
 CALIBRATION = "calibration.json"
-SUFFIXES = (".tokens", ".index", ".docs", ".entities")
+INDEX = ".index"
+SUFFIXES = (".tokens", INDEX, ".docs", ".entities")
 MAX_SEGMENT_TOKENS = 2**31 - 2
 TokenIds = npt.NDArray[np.integer[Any]]
 
@@ -64,10 +69,24 @@ class SegmentEntry:
     num_tokens: int  # separators included
     num_documents: int
     checksums: Mapping[str, str]  # file suffix -> sha256, hex
+    is_indexed: bool = True
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """Those of the segment's files."""
+        return SUFFIXES if self.is_indexed else tuple(suffix for suffix in SUFFIXES if suffix != INDEX)
 
     def path(self, root: Path, suffix: str) -> Path:
         """The segment's file with `suffix` in the version folder `root`."""
         return root / self.kind / self.group / f"{self.name}{suffix}"
+
+
+@dataclass(frozen=True)
+class DirectoryEntry:
+    """What the header knows of a kind's directory of entities."""
+
+    num_entities: int
+    checksum: str  # sha256, hex
 
 
 @dataclass(frozen=True)
@@ -80,6 +99,7 @@ class StoreHeader:
     source: str  # the run or snapshot whose knowledge came in last
     segments: tuple[SegmentEntry, ...] = field(default=())
     calibration_checksum: str | None = None  # sha256 of calibration.json, hex; None: there is none
+    directories: Mapping[str, DirectoryEntry] = field(default_factory=dict)  # by kind
     format_version: int = FORMAT_VERSION
 
     @property
@@ -101,6 +121,8 @@ class StoreHeader:
                 raise DatastoreError(f"{path}: format version {raw['format_version']}, not {FORMAT_VERSION}")
             dtype = raw.pop("dtype")
             raw["segments"] = tuple(SegmentEntry(**entry) for entry in raw["segments"])
+            directories = raw.get("directories", {})
+            raw["directories"] = {kind: DirectoryEntry(**entry) for kind, entry in directories.items()}
             header = cls(**raw)
             is_fitting = np.dtype(dtype) == header.dtype
         except (OSError, ValueError, KeyError, TypeError) as error:

@@ -6,8 +6,7 @@ import mmap
 import os
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import pydivsufsort
 from pydivsufsort.divsufsort import libdivsufsort
 
 from drafters.datastore.format import (
+    INDEX,
     MAX_SEGMENT_TOKENS,
     SUFFIXES,
     DatastoreError,
@@ -64,32 +64,26 @@ class Segment:
         """All documents, in order."""
         return [self.document(number) for number in range(self.num_documents)]
 
-    @cached_property
-    def _entity_order(self) -> npt.NDArray[np.intp]:
-        return np.argsort(self.entities, kind="stable")
-
-    def find(self, entity: int) -> Document | None:
-        """The youngest document of `entity`, or None."""
-        order = self._entity_order
-        rank = int(np.searchsorted(self.entities, np.uint64(entity), side="right", sorter=order)) - 1
-        if rank < 0 or int(self.entities[order[rank]]) != entity:
-            return None
-        return self.document(int(order[rank]))
-
     @classmethod
-    def build(cls, documents: Sequence[Document], dtype: np.dtype[Any]) -> "Segment":
-        """Index `documents`. Building takes about 20 bytes of memory a token of 2 bytes, 40 of 4."""
+    def build(cls, documents: Sequence[Document], dtype: np.dtype[Any], is_indexed: bool = True) -> "Segment":
+        """Index `documents`. Building takes about 20 bytes of memory a token of 2 bytes, 40 of 4.
+
+        Without index they are kept for their entities only.
+        """
         tokens, docs = concatenate([document.token_ids for document in documents], dtype)
         entities = np.fromiter((document.entity for document in documents), ENTITIES_DTYPE, len(documents))
-        return cls(tokens, prefix_array(tokens), docs, entities)
+        index = prefix_array(tokens) if is_indexed else np.empty(0, INDEX_DTYPE)
+        return cls(tokens, index, docs, entities)
 
     @classmethod
     def open(cls, root: Path, entry: SegmentEntry, dtype: np.dtype[Any]) -> "Segment":
         """Map the files of `entry`; raise `DatastoreError` if one is missing or has the wrong size."""
-        tokens = _map(entry.path(root, ".tokens"), dtype, entry.num_tokens)
-        index = _map(entry.path(root, ".index"), INDEX_DTYPE, entry.num_tokens)
-        docs = _map(entry.path(root, ".docs"), DOCS_DTYPE, entry.num_documents + 1)
-        entities = _map(entry.path(root, ".entities"), ENTITIES_DTYPE, entry.num_documents)
+        tokens = map_file(entry.path(root, ".tokens"), dtype, entry.num_tokens)
+        index: npt.NDArray[np.int32] = np.empty(0, INDEX_DTYPE)
+        if entry.is_indexed:
+            index = map_file(entry.path(root, INDEX), INDEX_DTYPE, entry.num_tokens)
+        docs = map_file(entry.path(root, ".docs"), DOCS_DTYPE, entry.num_documents + 1)
+        entities = map_file(entry.path(root, ".entities"), ENTITIES_DTYPE, entry.num_documents)
         return cls(tokens, index, docs, entities)
 
     def write(self, root: Path, kind: str, group: str, name: str) -> SegmentEntry:
@@ -97,18 +91,14 @@ class Segment:
         arrays: dict[str, npt.NDArray[Any]] = dict(
             zip(SUFFIXES, (self.tokens, self.index, self.docs, self.entities), strict=True)
         )
-        entry = SegmentEntry(kind, group, name, self.num_tokens, self.num_documents, {})
-        checksums = {}
-        for suffix, array in arrays.items():
-            path = entry.path(root, suffix)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            data = array.tobytes()
-            with path.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            checksums[suffix] = hashlib.sha256(data).hexdigest()
-        return SegmentEntry(kind, group, name, self.num_tokens, self.num_documents, checksums)
+        is_indexed = len(self.index) == self.num_tokens
+        entry = SegmentEntry(kind, group, name, self.num_tokens, self.num_documents, {}, is_indexed)
+        entry.path(root, INDEX).parent.mkdir(parents=True, exist_ok=True)
+        checksums = {
+            suffix: write_flushed(entry.path(root, suffix), arrays[suffix].tobytes())
+            for suffix in entry.suffixes
+        }
+        return replace(entry, checksums=checksums)
 
 
 def concatenate(
@@ -160,7 +150,16 @@ def _use_one_thread() -> None:
         set_num_threads(1)
 
 
-def _map(path: Path, dtype: np.dtype[Any], length: int) -> npt.NDArray[Any]:
+def write_flushed(path: Path, data: bytes) -> str:
+    """Write `data` to the disk; its sha256, hex."""
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    return hashlib.sha256(data).hexdigest()
+
+
+def map_file(path: Path, dtype: np.dtype[Any], length: int) -> npt.NDArray[Any]:
     """Map `length` values of `dtype`, read-only and shared between the processes of a node."""
     try:
         size = path.stat().st_size

@@ -6,8 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from drafters.datastore.format import CALIBRATION, HEADER, SUFFIXES, DatastoreError, StoreHeader, TokenIds
-from drafters.datastore.segment import Segment
+import numpy as np
+
+from drafters.datastore.directory import BYTES_PER_ENTITY, EntityDirectory
+from drafters.datastore.format import CALIBRATION, HEADER, DatastoreError, StoreHeader, TokenIds
+from drafters.datastore.segment import Segment, map_file
 
 DOMAIN_GROUP = "_domain"
 """Name of the pool that holds documents of every group of a kind, up to a token budget."""
@@ -20,9 +23,17 @@ class Datastore:
         self.folder = folder
         self.header = header
         self._pools: dict[tuple[str, str], list[Segment]] = {}
+        self._texts: dict[str, list[Segment]] = {}  # by kind, in the order of the header
         for entry in header.segments:
             segment = Segment.open(folder, entry, header.dtype)
-            self._pools.setdefault((entry.kind, entry.group), []).append(segment)
+            if entry.is_indexed:
+                self._pools.setdefault((entry.kind, entry.group), []).append(segment)
+            if entry.group != DOMAIN_GROUP:
+                self._texts.setdefault(entry.kind, []).append(segment)
+        self._directories = {
+            kind: _open_directory(folder, kind, entry.num_entities)
+            for kind, entry in header.directories.items()
+        }
 
     @classmethod
     def open(cls, folder: Path | str, tokenizer_hash: str, vocab_size: int) -> "Datastore":
@@ -44,25 +55,23 @@ class Datastore:
         return cls(folder, header)
 
     def pool(self, kind: str, group: str) -> list[Segment]:
-        """Segments of the pool of (`kind`, `group`), oldest first; empty if there is none."""
+        """Searched segments of the pool of (`kind`, `group`), oldest first; empty if there is none."""
         return self._pools.get((kind, group), [])
 
-    def previous(self, kind: str, group: str, entity: int) -> TokenIds | None:
-        """Token ids of the youngest text of `entity` (see `entity_key`), or None.
-
-        It is looked for in the pool of (`kind`, `group`), then in the other pools of `kind`: an entity whose
-        data changed may have moved to another group since.
-        """
-        others = [name for of, name in self._pools if of == kind and name not in (group, DOMAIN_GROUP)]
-        for name in (group, *others):
-            for segment in reversed(self.pool(kind, name)):
-                document = segment.find(entity)
-                if document is not None:
-                    return document.token_ids
-        return None
+    def previous(self, kind: str, entity: int) -> TokenIds | None:
+        """Token ids of the youngest text of `entity` (see `entity_key`), or None; whatever its group was."""
+        if kind not in self._texts:
+            return None
+        if kind not in self._directories:  # a version of an earlier release
+            self._directories[kind] = EntityDirectory.of([text.entities for text in self._texts[kind]])
+        found = self._directories[kind].find(entity)
+        if found is None:
+            return None
+        segment, document = found
+        return self._texts[kind][segment].document(document).token_ids
 
     def pools(self) -> Iterator[tuple[str, str, list[Segment]]]:
-        """(kind, group, segments) of every pool."""
+        """(kind, group, searched segments) of every pool."""
         for (kind, group), segments in self._pools.items():
             yield kind, group, segments
 
@@ -90,9 +99,24 @@ class Datastore:
     def verify(self) -> None:
         """Compare every file with its checksum; raise `DatastoreError` naming the first that differs."""
         for entry in self.header.segments:
-            for suffix in SUFFIXES:
-                path = entry.path(self.folder, suffix)
-                with path.open("rb") as file:
-                    if hashlib.file_digest(file, "sha256").hexdigest() != entry.checksums.get(suffix):
-                        raise DatastoreError(f"{path}: its content does not match the checksum in {HEADER}")
+            for suffix in entry.suffixes:
+                _check(entry.path(self.folder, suffix), entry.checksums.get(suffix))
+        for kind, directory in self.header.directories.items():
+            _check(directory_path(self.folder, kind), directory.checksum)
         self.calibration()
+
+
+def directory_path(folder: Path, kind: str) -> Path:
+    """The file of the kind's `EntityDirectory` in the version `folder`."""
+    return folder / f"{kind}.directory"
+
+
+def _open_directory(folder: Path, kind: str, num_entities: int) -> EntityDirectory:
+    data = map_file(directory_path(folder, kind), np.dtype(np.uint8), num_entities * BYTES_PER_ENTITY)
+    return EntityDirectory.view(data)
+
+
+def _check(path: Path, checksum: str | None) -> None:
+    with path.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != checksum:
+            raise DatastoreError(f"{path}: its content does not match the checksum in {HEADER}")

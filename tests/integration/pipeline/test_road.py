@@ -131,7 +131,7 @@ def check_pools(data: Path) -> None:
     store.verify()
     for file in (data / "movielens" / "runs").glob("*/parts/*.parquet"):
         for row in pq.read_table(file).to_pylist():
-            pooled = store.previous(row["kind"], row["group"], entity_key(row["entity_id"]))
+            pooled = store.previous(row["kind"], entity_key(row["entity_id"]))
             assert pooled is not None and pooled.tolist() == row["token_ids"]
 
 

@@ -8,7 +8,9 @@ from vllm import SamplingParams
 
 from drafters import vllm_adapter
 from drafters.acceptance import AcceptanceRule
+from drafters.datastore import DatastoreError
 from drafters.request_decoding import VerifiedDraft
+from tests.unit.drafters.builders import NO_DOMAIN, TOKENIZER, VOCAB, build, document
 
 RELAXED = AcceptanceRule(2, 0.1)
 
@@ -65,3 +67,18 @@ def observed_step(proposer, num_tokens_by_row, num_drafts_by_row):
 )
 def test_a_step_tells_its_tokens_and_those_of_prompts(proposer, num_tokens_by_row, num_drafts_by_row, noted):
     assert observed_step(proposer, num_tokens_by_row, num_drafts_by_row) == noted
+
+
+def test_altered_pools_are_refused_before_they_are_searched(tmp_path):
+    """Positions outside the tokens would be read as they are."""
+    store = build(tmp_path, "v1", {("item", "drama"): [document("a", *range(50))]}, limits=NO_DOMAIN)
+    path = store.header.segments[0].path(store.folder, ".index")
+    path.write_bytes(np.full(51, 2**31 - 1, np.int32).tobytes())
+    config = {"max_draft_tokens": 4, "datastore": str(store.folder), "tokenizer_hash": TOKENIZER}
+    with pytest.raises(DatastoreError, match=rf"{path}: its content does not match the checksum"):
+        vllm_adapter.LaserProposer(
+            SimpleNamespace(
+                additional_config={"laser": config},
+                model_config=SimpleNamespace(get_vocab_size=lambda: VOCAB),
+            )
+        )

@@ -82,7 +82,7 @@ def test_from_the_file_to_the_pools(dataset, settings, smollm2, tmp_path):
     assert ids == {"user": sorted(USER_IDS), "item": sorted(ITEM_IDS)}
     store = Datastore.open(layout.datastore / version, "a" * 64, 49152)
     for row in knowledge.to_pylist():
-        assert store.previous(row["kind"], row["group"], entity_key(row["entity_id"])) is not None
+        assert store.previous(row["kind"], entity_key(row["entity_id"])) is not None
     check_files(tmp_path)
 
 

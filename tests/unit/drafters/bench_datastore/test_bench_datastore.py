@@ -70,9 +70,9 @@ def test_what_lies_outside_propose_is_measured_over_many_pools(tmp_path, monkeyp
     assert measured["teach_us_per_token"] > 0
     store = build_many_pools(tmp_path / "b", spec)
     assert len({group for _, group, _ in store.pools()}) == 10, "and the domain's"
-    assert store.previous(KIND, "g0", entity_key("8")) is not None, "in the pool of another group"
+    assert store.previous(KIND, entity_key("8")) is not None, "in the pool of another group"
     unseen = [request.entity_id for request in recordings(spec, TAUGHT_SEED, 8)]
-    assert all(store.previous(KIND, "g0", entity_key(entity)) is None for entity in unseen)
+    assert all(store.previous(KIND, entity_key(entity)) is None for entity in unseen)
 
 
 def row(**fields):

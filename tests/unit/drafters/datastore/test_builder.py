@@ -10,6 +10,7 @@ import pytest
 from drafters.datastore import DOMAIN_GROUP, Datastore, DatastoreBuilder, DatastoreError
 from drafters.datastore.builder import DocumentSample, PoolLimits
 from drafters.datastore.format import separator, token_dtype
+from drafters.datastore.segment import Segment
 from tests.unit.drafters.builders import (
     NO_DOMAIN,
     TOKENIZER,
@@ -107,6 +108,34 @@ def test_beyond_its_budget_a_pool_drops_the_oldest_texts(tmp_path):
     second = build(tmp_path, "v2", {DRAMA: [document("c", 3, 3)]}, first, limits)
     assert texts_of(second, *DRAMA) == expected(document("b", 2, 2), document("c", 3, 3))
     assert sum(part.num_tokens for part in second.pool(*DRAMA)) <= 8
+
+
+def test_what_a_pool_cannot_search_still_drafts_for_its_own_entity(tmp_path):
+    limits = PoolLimits(max_pool_tokens=8, max_domain_tokens=0)
+    texts = [document(str(n), n, n) for n in range(6)]
+    store = build(tmp_path, "v1", {DRAMA: texts[:4]}, limits=limits)
+    for night in (2, 3):
+        store.verify()
+        assert 0 < sum(part.num_tokens for part in store.pool(*DRAMA)) <= 8 < store.num_tokens
+        for text in texts[: night + 2]:
+            assert store.previous(DRAMA[0], text.entity).tolist() == text.token_ids.tolist()
+        if night < 3:
+            store = build(tmp_path, f"v{night}", {DRAMA: texts[4:5]}, store, limits)
+    assert texts_of(store, *DRAMA)[-1] == expected(texts[4])[0], "the youngest are searched"
+
+
+def test_an_oversized_new_pool_is_indexed_once(tmp_path, monkeypatch):
+    indexed = []
+    build_segment = Segment.build
+
+    def counted(documents, dtype, is_indexed=True):
+        indexed.append(is_indexed)
+        return build_segment(documents, dtype, is_indexed)
+
+    monkeypatch.setattr("drafters.datastore.builder.Segment.build", counted)
+    limits = PoolLimits(max_pool_tokens=8, max_domain_tokens=0)
+    build(tmp_path, "v1", {DRAMA: [document(str(n), n, n) for n in range(6)]}, limits=limits)
+    assert indexed == [True, False, False]
 
 
 def test_many_small_segments_become_one(tmp_path):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from drafters.datastore import DatastoreError, Segment
 from drafters.datastore.format import separator
 from drafters.datastore.segment import concatenate, prefix_array
-from tests.unit.drafters.builders import SMALL, document, segment
+from tests.unit.drafters.builders import SMALL, segment
 
 DTYPES = [np.dtype("<u2"), np.dtype("<u4")]
 
@@ -36,14 +36,6 @@ def test_documents_come_back_as_they_went_in():
     sep = separator(SMALL)
     assert built.tokens.tolist() == [1, 2, 3, sep, sep, 4, sep]
     assert built.num_tokens == 7 and built.num_documents == 3
-
-
-def test_find_returns_the_youngest_text_of_an_entity():
-    built = Segment.build([document("a", 1), document("b", 2), document("a", 3), document("c", 4)], SMALL)
-    assert built.find(document("a").entity).token_ids.tolist() == [3]
-    assert built.find(document("b").entity).token_ids.tolist() == [2]
-    assert built.find(document("absent").entity) is None
-    assert Segment.build([], SMALL).find(1) is None
 
 
 @pytest.mark.parametrize("ids", [[-1], [65535], [70000]])

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -73,11 +74,29 @@ def test_previous_is_the_youngest_text_over_all_segments(tmp_path):
     first = build(tmp_path, "v1", {POOL: [document("a", 1), *others]}, limits=NO_DOMAIN)
     second = build(tmp_path, "v2", {POOL: [document("a", 5, 6)]}, first, NO_DOMAIN)
     assert len(second.pool(*POOL)) == 2
-    assert second.previous(*POOL, entity_key("a")).tolist() == [5, 6]
-    assert second.previous(*POOL, entity_key("7")).tolist() == [7]
-    assert second.previous(*POOL, entity_key("absent")) is None
-    assert second.previous("item", "absent", entity_key("a")).tolist() == [5, 6]  # it changed its group
-    assert second.previous("user", POOL[1], entity_key("a")) is None
+    assert second.previous(POOL[0], entity_key("a")).tolist() == [5, 6]
+    assert second.previous(POOL[0], entity_key("7")).tolist() == [7]
+    assert second.previous(POOL[0], entity_key("absent")) is None
+    assert second.previous("item", entity_key("a")).tolist() == [5, 6]  # it changed its group
+    assert second.previous("user", entity_key("a")) is None
+
+
+def test_a_version_of_an_earlier_release_has_no_directory_and_finds_texts_too(tmp_path):
+    store = build(tmp_path, "v1", {POOL: [document("a", 1), document("b", 2)]}, limits=NO_DOMAIN)
+    header = replace(store.header, directories={})
+    assert Datastore(store.folder, header).previous(POOL[0], entity_key("b")).tolist() == [2]
+
+
+def test_a_directory_that_is_truncated_or_altered_is_refused_by_name(tmp_path):
+    store = build(tmp_path, "v1", {POOL: [document("a", 1), document("b", 2)]}, limits=NO_DOMAIN)
+    path = store.folder / f"{POOL[0]}.directory"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-4])
+    with pytest.raises(DatastoreError, match=rf"{path}: 28 bytes, the header says 32"):
+        reopen(store)
+    path.write_bytes(bytes(len(whole)))
+    with pytest.raises(DatastoreError, match=rf"{path}: its content does not match"):
+        reopen(store).verify()
 
 
 def test_the_calibration_travels_with_the_version(tmp_path):

@@ -47,7 +47,7 @@ def runs(monkeypatch):
         version, pooled = usable_version(layout, "0", 100), []
         if version is not None:
             store = Datastore.open(layout.datastore / version, "0", 100)
-            pooled = [one for one in IDS if store.previous("item", "drama", entity_key(one)) is not None]
+            pooled = [one for one in IDS if store.previous("item", entity_key(one)) is not None]
         seen.append((settings.run_id, own, pooled))
         run, plan = layout.run(settings.run_id), make_plan(1, len(IDS))
         plan = plan.filter(pc.is_in(plan["entity_id"], value_set=pa.array(own)))

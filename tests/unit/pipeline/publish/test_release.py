@@ -54,7 +54,7 @@ def rows_in_force(layout) -> dict[tuple[str, str], dict]:
 
 def previous_text(layout, kind, group, entity):
     store = Datastore.open(layout.datastore / version_in_force(layout), "0" * 64, 100)
-    text = store.previous(kind, group, entity_key(entity))
+    text = store.previous(kind, entity_key(entity))
     return None if text is None else text.tolist()
 
 

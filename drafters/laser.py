@@ -190,7 +190,7 @@ class LaserDrafter:
         self._slots.release(slot)
 
     def teach(self, kind: str, documents: Sequence[Document]) -> None:
-        """Let all later drafts of `kind` use `documents`."""
+        """Let later drafts of `kind` use `documents`. By one thread at a time, not necessarily `propose`'s."""
         self._heads[kind].add(documents)
         self._segments_stale = True
 
@@ -315,6 +315,7 @@ class LaserDrafter:
 
     def _refresh_segments(self) -> None:
         """List each active request's segments; see `_sources`."""
+        self._segments_stale = False  # before they are read: another thread may teach meanwhile
         number: dict[int, int] = {}
         table: list[tuple[int, int, int, int, int]] = []
         self._segments = []
@@ -343,7 +344,6 @@ class LaserDrafter:
             self._slots.segment_ranges[slot] = ranges[pool]
         self._segment_table = np.array(table, np.int64).reshape(-1, 5)
         self._segment_lists = np.array(lists, np.int64)
-        self._segments_stale = False
 
     def _sources(self, kind: str, group: str) -> list[tuple[Segment, int]]:
         """The group's pool, the domain's, and its head, each youngest first: ties fall to the first."""

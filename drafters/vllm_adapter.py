@@ -29,6 +29,7 @@ from drafters.datastore import Datastore, Document
 from drafters.laser import DraftKey, LaserDrafter, SourceStats, Verification, available_threads
 from drafters.messages import DrafterStats, FinishedRequest, LaserConfig, RequestStats
 from drafters.request_decoding import RequestDecoding, VerifiedDraft
+from drafters.teaching import Teacher
 from drafters.vllm_sampling import check_sampler, install_cpu_sampling, install_rejection_sampler
 
 CONFIG_KEY = "laser"
@@ -170,6 +171,7 @@ class LaserProposer:
             None if learned is None else Calibration.from_dict(learned),
             num_threads=available_threads(),
         )
+        self.teacher = Teacher(self.drafter.teach)
         self.num_steps = 0
         self.propose_sec = 0.0  # the whole of it, what is learned and counted included
         self._model_runner: Any = None
@@ -321,8 +323,12 @@ class LaserWorkerExtension:
 
     def laser_teach(self, kind: str, texts: list[tuple[str, list[int]]]) -> None:
         """Add (entity id, token ids) to the texts that draft for requests of `kind`."""
+        self._laser_learn(kind, texts)
+        self.model_runner.drafter.teacher.wait()
+
+    def _laser_learn(self, kind: str, texts: list[tuple[str, list[int]]]) -> None:
         documents = [Document.of(entity, np.array(ids, np.int64)) for entity, ids in texts]
-        self.model_runner.drafter.drafter.teach(kind, documents)
+        self.model_runner.drafter.teacher.add(kind, documents)
 
     def laser_finish(
         self, finished: list[tuple[str, str, str, list[int]]], learn_texts: bool
@@ -332,7 +338,7 @@ class LaserWorkerExtension:
         for _, kind, entity_id, token_ids in finished if learn_texts else ():
             texts.setdefault(kind, []).append((entity_id, token_ids))
         for kind, entries in texts.items():
-            self.laser_teach(kind, entries)
+            self._laser_learn(kind, entries)
         proposer = self.model_runner.drafter
         stats = {key: proposer.take_stats(key, len(token_ids)) for key, _, _, token_ids in finished}
         return {

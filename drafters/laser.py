@@ -190,7 +190,7 @@ class LaserDrafter:
         self._slots.release(slot)
 
     def teach(self, kind: str, documents: Sequence[Document]) -> None:
-        """Let later drafts of `kind` use `documents`. By one thread at a time, not necessarily `propose`'s."""
+        """Let later drafts of `kind` use `documents`. By one thread at a time, be it `propose`'s or not."""
         self._heads[kind].add(documents)
         self._segments_stale = True
 

@@ -3,6 +3,7 @@
 import logging
 import os
 import secrets
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ logger = logging.getLogger(__name__)
 START_ATTEMPTS = 3  # Ray waits 30 s for itself, which a busy machine of two cores can exceed
 CPUS_FOR_A_WORKER = 8  # a CPU engine gains little from more cores, so a large machine gets more workers
 MAX_CPUS_BESIDE_A_GPU = 4  # tokenizing, drafting and scheduling
+REACH_SEC = 3.0  # a raylet that does not take a connection so long is lost
 OBJECT_STORE_BYTES = 128 * 2**20  # rows go by file, not through Ray; its default takes a third of the memory
 # Read by Ray when it starts.
 RAY_ENVIRONMENT = {
@@ -257,8 +259,20 @@ def _start_local(quiet: dict[str, Any]) -> None:
 
 
 def is_node_alive(node_id: str) -> bool:
-    """Whether Ray still counts the machine `node_id` in."""
-    return any(node["Alive"] for node in ray.nodes() if node["NodeID"] == node_id)
+    """Whether the machine `node_id` is there: Ray counts it in, and its raylet can be reached.
+
+    Ray needs many seconds to see that a machine has lost its power; its workers are gone at once.
+    """
+    found = [node for node in ray.nodes() if node["NodeID"] == node_id and node["Alive"]]
+    return bool(found) and _is_reachable(found[0]["NodeManagerAddress"], found[0]["NodeManagerPort"])
+
+
+def _is_reachable(address: str, port: int) -> bool:
+    try:
+        socket.create_connection((address, port), timeout=REACH_SEC).close()
+    except OSError:
+        return False
+    return True
 
 
 def nodes() -> list[Node]:

@@ -100,12 +100,16 @@ def test_a_row_that_stops_the_engine_fails_alone_and_the_rest_of_its_shard_goes_
     assert failed["13"][2].startswith("the worker hung: no progress for")
 
 
-def test_a_lost_machine_costs_its_shards_no_attempt(cluster, node, layout):
+@pytest.mark.parametrize("politely", [True, False], ids=["leaves", "dies"])
+def test_a_lost_machine_costs_its_shards_no_attempt(cluster, node, layout, politely):
+    """One that dies is killed without a word, as a machine that loses its power."""
     plan = write_plan(layout, num_shards=30)
     victim = cluster.add_node(num_cpus=2)
     cluster.wait_for_nodes()
     spec = make_spec(layout, num_workers=4, address="here", max_shard_attempts=1)
-    lost = _when(lambda: len(list(layout.parts.glob("*.json"))) >= 6, lambda: cluster.remove_node(victim))
+    lost = _when(
+        lambda: len(list(layout.parts.glob("*.json"))) >= 6, lambda: cluster.remove_node(victim, politely)
+    )
     outcome = generate_shards(plan, spec, layout, SlowWorker)
     lost.join()
     assert_complete(layout, plan)

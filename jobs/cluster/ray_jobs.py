@@ -23,6 +23,8 @@ SETTLE_SEC = 5.0  # a job's log ends before its state says so
 QUIET_SEC = 300.0  # a stream without a word for so long is begun anew
 RECONNECT_SEC = 300.0  # how long the dashboard may be away
 RETRY_SEC = 5.0
+AGENT_SEC = 120.0  # how long a cluster that has just started may be without an agent that takes jobs
+NO_AGENT = "No available agent"
 Show = Callable[[str], None]
 
 
@@ -56,15 +58,27 @@ def submit(client: "JobSubmissionClient", job: ClusterJob, submission_id: str | 
     runtime_env: dict[str, Any] = {"env_vars": environment}
     if ray_jobs.upload_code:
         runtime_env |= {"working_dir": str(CHECKOUT), "excludes": NOT_UPLOADED}
+    request = {
+        "entrypoint": joined(["python", *job.words(job.cluster.address)]),
+        "submission_id": submission_id,
+        "runtime_env": runtime_env,
+        "metadata": {"job": job.name, "dataset": job.settings.dataset.name},
+    }
     with _as_config_error(submission_id):
-        return str(
-            client.submit_job(
-                entrypoint=joined(["python", *job.words(job.cluster.address)]),
-                submission_id=submission_id,
-                runtime_env=runtime_env,
-                metadata={"job": job.name, "dataset": job.settings.dataset.name},
-            )
-        )
+        return _submitted(client, request)
+
+
+def _submitted(client: "JobSubmissionClient", request: dict[str, Any]) -> str:
+    """Submit, again and again while the cluster has no agent yet: nothing of such a request is begun."""
+    waited_until = time.monotonic() + AGENT_SEC
+    while True:
+        try:
+            return str(client.submit_job(**request))
+        except RuntimeError as error:
+            if NO_AGENT not in str(error) or time.monotonic() > waited_until:
+                raise
+            logger.info("the cluster takes no jobs yet; asking again")
+            time.sleep(RETRY_SEC)
 
 
 def follow(client: "JobSubmissionClient", submission_id: str, show: Show) -> None:

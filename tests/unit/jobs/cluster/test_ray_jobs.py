@@ -89,3 +89,31 @@ def test_a_job_that_is_gone_and_one_that_failed_are_told_apart():
         shown(Client([["one\n"]], [RUNNING, gone]))
     with pytest.raises(RemoteJobError, match="night: FAILED"):
         shown(Client([["one\n"]], [JobStatus.FAILED]))
+
+
+class StartingCluster:
+    """Takes a job once its agent is there."""
+
+    def __init__(self, num_refusals, answer="Request failed with status code 500: No available agent to"):
+        self.refusals, self.requests = [RuntimeError(answer)] * num_refusals, []
+
+    def submit_job(self, **request):
+        self.requests.append(request)
+        if self.refusals:
+            raise self.refusals.pop()
+        return request["submission_id"]
+
+
+def test_a_cluster_that_has_no_agent_yet_is_asked_again(monkeypatch):
+    cluster = StartingCluster(2)
+    assert ray_jobs._submitted(cluster, {"submission_id": "night"}) == "night" and len(cluster.requests) == 3
+    monkeypatch.setattr(ray_jobs, "AGENT_SEC", -1.0)
+    with pytest.raises(RuntimeError, match="No available agent"):
+        ray_jobs._submitted(StartingCluster(5), {"submission_id": "night"})
+
+
+def test_a_cluster_that_refuses_for_another_reason_is_asked_once():
+    cluster = StartingCluster(1, "Request failed with status code 400: a job with submission_id night exists")
+    with pytest.raises(RuntimeError, match="exists"):
+        ray_jobs._submitted(cluster, {"submission_id": "night"})
+    assert len(cluster.requests) == 1

@@ -203,7 +203,7 @@ class TextEngine:
             repetition_penalty=sampling.repetition_penalty,
             presence_penalty=sampling.presence_penalty,
             frequency_penalty=sampling.frequency_penalty,
-            seed=sampling.seed if sampling.temperature > 0 else None,
+            seed=_seed(sampling),
             max_tokens=request.max_tokens,
             repetition_detection=_repetition_detection(sampling),
             structured_outputs=self._structured_outputs(request),
@@ -271,6 +271,17 @@ class TextEngine:
             )
             for text in texts
         ]
+
+
+def _seed(sampling: SamplingSettings) -> int | None:
+    """The seed of a request, if it is sampled. On a CPU none: the engine's own seed has to do.
+
+    vLLM takes back what it drew for a prompt that it has read only in part, which torch's generators cannot
+    do on a CPU (`CPU Generator does not use offset`).
+    """
+    from vllm.platforms import current_platform
+
+    return None if sampling.temperature == 0 or current_platform.is_cpu() else sampling.seed
 
 
 def _repetition_detection(sampling: SamplingSettings) -> Any:

@@ -66,7 +66,8 @@ class DatastoreBuilder:
         self._header = header
         self._previous = previous
         self._limits = limits or PoolLimits()
-        self._entries: list[SegmentEntry] = []
+        self._entries: list[SegmentEntry] = []  # of this version's own segments
+        self._carried_entries: list[SegmentEntry] = []  # older, so they stand first in the header
         self._pools_done: set[tuple[str, str]] = set()
         self._progress = _Progress()
         # A quarter of the budget: a new night never displaces all older ones.
@@ -91,7 +92,7 @@ class DatastoreBuilder:
         """Write the domain pools, carry over untouched pools, make the version visible; return its folder."""
         for kind, group in self._previous_pools():
             if group != DOMAIN_GROUP and (kind, group) not in self._pools_done:
-                self._entries += self._carried(kind, group)
+                self._carried_entries += self._carried(kind, group)
         for kind in {kind for kind, _ in self._pools_done} | self._previous_kinds():
             self._write_pool(kind, DOMAIN_GROUP, self._domain[kind].documents, self._limits.max_domain_tokens)
         checksum = None
@@ -99,7 +100,7 @@ class DatastoreBuilder:
             checksum = write_flushed(self._folder / CALIBRATION, json.dumps(calibration).encode())
         header = replace(
             self._header,
-            segments=tuple(self._entries),
+            segments=(*self._carried_entries, *self._entries),
             calibration_checksum=checksum,
             directories=self._write_directories(),
         )
@@ -122,7 +123,7 @@ class DatastoreBuilder:
 
     def _write_directories(self) -> dict[str, DirectoryEntry]:
         texts: dict[str, list[SegmentEntry]] = defaultdict(list)
-        for entry in self._entries:
+        for entry in (*self._carried_entries, *self._entries):
             if entry.group != DOMAIN_GROUP:
                 texts[entry.kind].append(entry)
         written = {}
@@ -144,10 +145,12 @@ class DatastoreBuilder:
         carried = self._carried(kind, group)
         room = budget if not carried else None  # what is new beside others is compacted with them
         written = self._write_segments(kind, group, documents, first=_next_number(carried), budget=room)
+        if self._needs_compaction(carried + written, budget):
+            written = self._compact(carried + written, int(self._limits.compacted_share * budget))
+            carried = []
+        self._carried_entries += carried
+        self._entries += written
         entries = carried + written
-        if self._needs_compaction(entries, budget):
-            entries = self._compact(entries, int(self._limits.compacted_share * budget))
-        self._entries += entries
         num_tokens = sum(entry.num_tokens for entry in entries)
         num_searched = sum(entry.num_tokens for entry in entries if entry.is_indexed)
         if num_searched < num_tokens:

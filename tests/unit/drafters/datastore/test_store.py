@@ -81,6 +81,18 @@ def test_previous_is_the_youngest_text_over_all_segments(tmp_path):
     assert second.previous("user", entity_key("a")) is None
 
 
+@pytest.mark.parametrize(
+    "also_new", [{}, {("item", "zombies"): [document("y", 4)]}], ids=["carried", "extended"]
+)
+def test_previous_is_the_youngest_text_of_one_that_changed_its_group(tmp_path, also_new):
+    old = ("item", "zombies")  # behind the new group, whichever way pools are ordered
+    first = build(
+        tmp_path, "v1", {old: [document("a", 1), *(document(str(n), n) for n in range(9))]}, limits=NO_DOMAIN
+    )
+    second = build(tmp_path, "v2", {POOL: [document("a", 2)], **also_new}, first, NO_DOMAIN)
+    assert second.previous("item", entity_key("a")).tolist() == [2]
+
+
 def test_a_version_of_an_earlier_release_has_no_directory_and_finds_texts_too(tmp_path):
     store = build(tmp_path, "v1", {POOL: [document("a", 1), document("b", 2)]}, limits=NO_DOMAIN)
     header = replace(store.header, directories={})

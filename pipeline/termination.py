@@ -1,12 +1,13 @@
 """SIGTERM ends a job in order, as an interrupt does: what is open is closed, the reason written down."""
 
-import os
 import signal
 import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+import psutil
 
 from pipeline.errors import Terminated
 
@@ -44,17 +45,6 @@ def _terminate(signum: int, frame: FrameType | None) -> None:
 
 def wait_for_end(pids: Iterable[int], timeout_sec: float) -> None:
     """Return when none of these processes of this machine runs any more, or after `timeout_sec`."""
-    deadline = time.monotonic() + timeout_sec
-    for pid in pids:
-        while _is_running(pid) and time.monotonic() < deadline:
-            time.sleep(0.01)
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+    waiting, deadline = list(pids), time.monotonic() + timeout_sec
+    while any(map(psutil.pid_exists, waiting)) and time.monotonic() < deadline:
+        time.sleep(0.01)

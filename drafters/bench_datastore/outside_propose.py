@@ -25,7 +25,7 @@ NUM_TAUGHT = 256
 def start_and_teach(folder: Path, spec: PoolSpec) -> dict[str, Any]:
     """LASER: the start of requests of entities that no pool knows, and the teaching of finished texts.
 
-    The first batch of starts stands apart: a store that was just opened may sort its entities then.
+    The first batch of starts stands apart: of a store that was just opened nothing is in memory.
     """
     datastore = build_many_pools(folder, spec)
     groups = [group for _, group, _ in datastore.pools() if group != DOMAIN_GROUP]

@@ -35,7 +35,7 @@ def gather(run: RunLayout, dataset: DatasetLayout, now: datetime | None = None) 
     if not run.root.exists():
         raise DataError(f"{run.root}: no such run")
     night = read_night(run.night)
-    manifest = _manifest(run)
+    manifest = manifest_of(run)
     facts = _facts(run, dataset, manifest, night)
     manifests, broken = read_manifests(run)
     rows, unreadable = _rows(run, manifests)
@@ -81,7 +81,7 @@ def _is_moving(last: datetime | None, now: datetime) -> bool:
     return last is not None and now - last < STILL_MOVING
 
 
-def _manifest(run: RunLayout) -> dict[str, Any]:
+def manifest_of(run: RunLayout) -> dict[str, Any]:
     """manifest.json, empty if there is none or it is unreadable."""
     try:
         content = json.loads(run.manifest.read_text(encoding="utf-8"))

@@ -1,14 +1,12 @@
 """Writes the report beside its run."""
 
-import json
 import logging
 from dataclasses import dataclass
-from typing import Any
 
 from pipeline.errors import DataError
 from pipeline.report.document import build_document
 from pipeline.report.figures import RunFigures
-from pipeline.report.gather import gather
+from pipeline.report.gather import gather, manifest_of
 from pipeline.report.html import to_html
 from pipeline.report.markdown import to_markdown
 from pipeline.report.prometheus import push, to_prometheus
@@ -62,7 +60,7 @@ def write_report(
 def _reject_pruned(run: RunLayout) -> None:
     """A report of what was removed would say that nothing was written; the one of then stays."""
     report = run.report("md")
-    num_planned = _recorded(run).get("num_planned") or 0
+    num_planned = manifest_of(run).get("num_planned") or 0
     if num_planned and report.exists() and not run.plan.exists() and not run.parts.exists():
         raise DataError(
             f"{run.root}: plan and parts were removed with the run's version; {report} tells of them"
@@ -89,19 +87,10 @@ def _change_times(run: RunLayout) -> list[float]:
 
 def _recorded_gateway(run: RunLayout) -> str | None:
     try:
-        gateway = _recorded(run)["settings"]["report"]["pushgateway"]
+        gateway = manifest_of(run)["settings"]["report"]["pushgateway"]
     except (LookupError, TypeError):
         return None
     return gateway if isinstance(gateway, str) else None
-
-
-def _recorded(run: RunLayout) -> dict[str, Any]:
-    """manifest.json, empty if there is none or it is unreadable."""
-    try:
-        content = json.loads(run.manifest.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _push(figures: RunFigures, gateway: str | None) -> str | None:

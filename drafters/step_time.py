@@ -11,6 +11,7 @@ FloatArray = npt.NDArray[np.float64]
 
 REACH_OCTAVES = 2.0  # bins further away count less
 PRIOR_BASE_TOKENS = 32.0
+MAX_FIRST_RATIO = 3.0  # slower than most by this, one of the first steps was not of its tokens alone
 MIN_NOISE = 0.02  # standard deviation of a step's seconds, as a share of their mean
 
 
@@ -36,8 +37,9 @@ class StepTimeModel:
     such batches do not occur. A machine that becomes slower or faster does so for batches of every size: a
     part of what the last few steps had in common, the median of their surprises, moves all bins, so that a
     bin of now and one of long ago do not make a slope between them. A step that is much slower than those
-    around it was interrupted, and counts little. While sizes are too alike for the noise, the prior decides:
-    the cost of a step is that of its tokens and of `PRIOR_BASE_TOKENS` more.
+    around it was interrupted, and counts little; of the first few, which may have compiled something, it is
+    left out. While sizes are too alike for the noise, the prior decides: the cost of a step is that of its
+    tokens and of `PRIOR_BASE_TOKENS` more.
     """
 
     BINS_PER_OCTAVE = 3
@@ -47,7 +49,7 @@ class StepTimeModel:
     MAX_SURPRISE = 3.0
     LEVEL_RATE = 0.2  # the part of that median, as a ratio, that moves all bins with each step
     OUTLIER = 1.5  # a step this many times as long as expected was interrupted by something else
-    STEPS_KNOWN = 8  # before, no step is taken for interrupted
+    STEPS_AWAITED = 8  # what the first of them have in common tells which of them were interrupted
     MAX_PROMPT_SHARE = 8.0  # prompt tokens for each other one; beyond, a step tells nothing of the others
 
     def __init__(self) -> None:
@@ -55,14 +57,24 @@ class StepTimeModel:
         self._mean = np.zeros((self.NUM_BINS, 3))  # tokens, prompt tokens, seconds
         self._covariance = np.zeros((self.NUM_BINS, 3, 3))
         self._surprises: deque[float] = deque(maxlen=self.SURPRISES)
+        self._first: list[tuple[int, int, float]] = []  # until there are enough: tokens, of prompts, seconds
 
     def observe(self, num_tokens: int, seconds: float, num_prompt_tokens: int = 0) -> None:
         """Note that a step over `num_tokens`, and over `num_prompt_tokens` of prompts, took `seconds`."""
         if num_tokens < 1 or seconds <= 0.0 or num_prompt_tokens > self.MAX_PROMPT_SHARE * num_tokens:
             return
-        bin_ = min(int(self.BINS_PER_OCTAVE * np.log2(num_tokens)), self.NUM_BINS - 1)
         if self._count.any():
             seconds = self._without_interruption(num_tokens, seconds, num_prompt_tokens)
+            self._add(num_tokens, num_prompt_tokens, seconds)
+            return
+        self._first.append((num_tokens, num_prompt_tokens, seconds))
+        if len(self._first) == self.STEPS_AWAITED:
+            for step in _without_slowest(self._first):
+                self._add(*step)
+
+    def _add(self, num_tokens: int, num_prompt_tokens: int, seconds: float) -> None:
+        """Move the means and covariances of the step's bin."""
+        bin_ = min(int(self.BINS_PER_OCTAVE * np.log2(num_tokens)), self.NUM_BINS - 1)
         self._count[bin_] = min(self._count[bin_] + 1.0, self.MEMORY_STEPS)
         rate = 1.0 / self._count[bin_]
         more = np.array([num_tokens, num_prompt_tokens, seconds]) - self._mean[bin_]
@@ -79,15 +91,20 @@ class StepTimeModel:
         self._mean[:, 2] *= moved
         self._covariance[:, 2, :] *= moved
         self._covariance[:, :, 2] *= moved
-        if self._count.sum() < self.STEPS_KNOWN:
-            return seconds
         return min(seconds, self.OUTLIER * max(common, 1.0) * expected)
 
     def costs(self, num_tokens: float) -> StepCosts:
-        """What steps near `num_tokens` cost; those of the prior, in any unit, before anything is known."""
+        """What steps near `num_tokens` cost; those of the prior, in any unit, before enough is known."""
         if not self._count.any():
             return StepCosts(PRIOR_BASE_TOKENS, 1.0, 1.0, 0.0)
         return StepCosts(*_plane(self._count, self._mean, self._covariance, float(num_tokens)))
+
+
+def _without_slowest(steps: list[tuple[int, int, float]]) -> list[tuple[int, int, float]]:
+    """The steps (tokens, tokens of prompts, seconds) that, by the prior, were not much slower than most."""
+    ratios = np.array([seconds / (PRIOR_BASE_TOKENS + tokens + prompt) for tokens, prompt, seconds in steps])
+    is_usual = ratios <= MAX_FIRST_RATIO * np.median(ratios)
+    return [step for step, usual in zip(steps, is_usual, strict=True) if usual]
 
 
 @nb.njit(cache=True)

@@ -108,6 +108,15 @@ def test_a_machine_that_changes_its_speed_leaves_no_wrong_price_behind(num_rows,
     assert gain > 0.99
 
 
+@pytest.mark.parametrize("at", [0, 1, 5, 20, 40])
+@pytest.mark.parametrize("num_rows", [4, 32, 64])
+def test_a_step_that_compiled_something_leaves_no_wrong_price_behind(num_rows, at):
+    """Seconds instead of milliseconds, in the first batch of its size."""
+    loop = LaserLoop(num_rows, BASE, MARGINAL)
+    gain, best = np.mean([loop.step(80.0 if step == at else 1.0) for step in range(400)][100:], axis=0)
+    assert gain > 0.97 * best
+
+
 @pytest.mark.parametrize("prompt_tokens", [100, 400, 2000])
 @pytest.mark.parametrize(("num_rows", "base", "marginal"), [
     (64, 10e-3, 20e-6), (256, 10e-3, 20e-6), (1024, 10e-3, 20e-6), (64, BASE, MARGINAL),

@@ -59,6 +59,14 @@ class StepTimeModel:
         self._surprises: deque[float] = deque(maxlen=self.SURPRISES)
         self._first: list[tuple[int, int, float]] = []  # until there are enough: tokens, of prompts, seconds
 
+    @classmethod
+    def compile(cls) -> None:
+        """Compile the native code now rather than in a step, which would take seconds the first time."""
+        model = cls()
+        for _ in range(cls.STEPS_AWAITED):
+            model.observe(1, 1.0)
+        model.costs(1.0)
+
     def observe(self, num_tokens: int, seconds: float, num_prompt_tokens: int = 0) -> None:
         """Note that a step over `num_tokens`, and over `num_prompt_tokens` of prompts, took `seconds`."""
         if num_tokens < 1 or seconds <= 0.0 or num_prompt_tokens > self.MAX_PROMPT_SHARE * num_tokens:

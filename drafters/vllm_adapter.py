@@ -29,6 +29,7 @@ from drafters.datastore import Datastore, Document
 from drafters.laser import DraftKey, LaserDrafter, SourceStats, Verification, available_threads
 from drafters.messages import DrafterStats, FinishedRequest, LaserConfig, RequestStats
 from drafters.request_decoding import RequestDecoding, VerifiedDraft
+from drafters.step_time import StepTimeModel
 from drafters.teaching import Teacher
 from drafters.vllm_sampling import check_sampler, install_cpu_sampling, install_rejection_sampler
 
@@ -187,6 +188,7 @@ class LaserProposer:
         context = np.zeros((1, 64), np.int32)
         self.drafter.propose(["warm-up"], np.zeros(1, np.int64), context, np.array([8]))
         self.drafter.finish("warm-up")
+        StepTimeModel.compile()
 
     def attach(self, model_runner: Any) -> None:
         """Learn where requests are described; replace the runner's rejection sampler."""

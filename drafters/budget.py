@@ -12,6 +12,7 @@ At batch 1 the price is near zero and drafts are long; in a saturated batch it n
 
 from dataclasses import dataclass
 
+import numba as nb
 import numpy as np
 import numpy.typing as npt
 
@@ -33,10 +34,21 @@ def best_budget(chances: FloatArray, num_rows: int, base_sec: float, marginal_se
     `chances` [n]: for every drafted token, the chance that it and all before it in its row are accepted.
     Within a row they do not increase, so a threshold always cuts a row's tail.
     """
-    ordered = np.sort(chances)[::-1]
-    num_drafts = np.arange(len(ordered) + 1)
-    expected = num_rows + np.concatenate(([0.0], np.cumsum(ordered)))
-    yields = expected / (base_sec + marginal_sec * (num_rows + num_drafts))
-    best = int(np.argmax(yields))
-    price = float(min(marginal_sec * yields[best], 1.0))
-    return Budget(price, best, gain=float(yields[best] / yields[0]))
+    num_drafts, best_yield, plain_yield = _best(np.sort(chances), num_rows, base_sec, marginal_sec)
+    return Budget(min(marginal_sec * best_yield, 1.0), num_drafts, gain=best_yield / plain_yield)
+
+
+@nb.njit(cache=True)
+def _best(
+    ascending: FloatArray, num_rows: int, base_sec: float, marginal_sec: float
+) -> tuple[int, float, float]:
+    """How many drafts bring the most tokens per second; those, and those without drafts."""
+    expected = float(num_rows)
+    plain = expected / (base_sec + marginal_sec * num_rows)
+    best, best_yield = 0, plain
+    for num_drafts in range(1, len(ascending) + 1):
+        expected += ascending[len(ascending) - num_drafts]
+        yield_ = expected / (base_sec + marginal_sec * (num_rows + num_drafts))
+        if yield_ > best_yield:
+            best, best_yield = num_drafts, yield_
+    return best, best_yield, plain

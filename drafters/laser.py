@@ -289,9 +289,10 @@ class LaserDrafter:
         if self._fixed_price is None:
             batch_tokens = len(slots) + int(self._slots.num_proposed[slots].sum())
             costs = self.step_time.costs(batch_tokens)
-            budget = best_budget(chances[drafted], len(slots), costs.base, costs.marginal)
+            of_drafts = chances[drafted]
+            budget = best_budget(of_drafts, len(slots), costs.base, costs.marginal)
             self.price = budget.price
-            threshold = self._explored(budget, chances[drafted], len(slots), costs.certainty)
+            threshold = self._explored(budget, of_drafts, len(slots), costs.certainty)
         return np.asarray((drafted & (chances >= threshold)).sum(axis=1), np.int64)
 
     def _explored(

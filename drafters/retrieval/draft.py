@@ -135,14 +135,14 @@ def _search_segment(
 
 
 @numba.njit(nogil=True, cache=True)
-def _vote(table: Any, active: Any, found: int, depth: int, ballot: Any) -> int:
-    """Count the votes at `depth`; fill `ballot`, return the number of distinct tokens."""
+def _vote(table: Any, agreeing: Any, depth: int, ballot: Any) -> int:
+    """Count the votes at `depth` of the candidates `agreeing`; fill `ballot`, return its distinct tokens."""
     continuations, lengths, sources, _ = table
     tokens, scores, votes, reach = ballot
     distinct = 0
-    for i in range(found):
+    for i in agreeing:
         token = continuations[i, depth]
-        if not active[i] or token == END:
+        if token == END:
             continue
         length = lengths[i] + depth
         score = VOTE_GROWTH ** min(length, VOTE_LENGTH_LIMIT)
@@ -231,7 +231,7 @@ def _extend_draft(
     floor: float,
     max_tokens: int,
     ballot: Any,
-    active: Any,
+    agreeing: Any,
     out: Any,
 ) -> int:
     """Draft what follows `last_token` while the chance that all of it is accepted is at least `floor`.
@@ -240,10 +240,12 @@ def _extend_draft(
     """
     continuations = table[0]
     tokens, chances, sources, features = out
-    active[:found] = True
+    for i in range(found):
+        agreeing[i] = i
+    num_agreeing = found
     reached, before = 1.0, last_token
     for depth in range(max_tokens):
-        distinct = _vote(table, active, found, depth, ballot)
+        distinct = _vote(table, agreeing[:num_agreeing], depth, ballot)
         if distinct == 0:
             return depth
         winner = _describe(ballot, distinct, depth, features[depth])
@@ -254,8 +256,12 @@ def _extend_draft(
         sources[depth] = np.argmax(ballot[3][winner])
         if reached < floor:
             return depth + 1
-        for i in range(found):
-            active[i] = active[i] and continuations[i, depth] == token
+        num_kept = 0
+        for i in agreeing[:num_agreeing]:
+            if continuations[i, depth] == token:
+                agreeing[num_kept] = i
+                num_kept += 1
+        num_agreeing = num_kept
     return max_tokens
 
 
@@ -298,7 +304,7 @@ def draft_rows(
     """Draft for rows `first` to `last` of the step; results go to the requests' slots of `state`."""
     width = state[0].shape[1]
     table, ballot = _work_space(width)
-    active = np.empty(MAX_CANDIDATES, np.bool_)
+    agreeing = np.empty(MAX_CANDIDATES, np.int64)
     suffix = np.empty(MAX_MATCH, np.int64)
     for row in range(first, last):
         slot, length = slots[row], num_tokens[row]
@@ -328,6 +334,6 @@ def draft_rows(
             floor,
             min(max_tokens[row], width),
             ballot,
-            active,
+            agreeing,
             out,
         )

@@ -46,9 +46,9 @@ def view_i32(address: int, length: int) -> Any:
 
 
 @numba.njit(nogil=True, cache=True)
-def match_length(tokens: Any, position: int, suffix: Any, suffix_length: int) -> int:
-    """How many tokens of `suffix` the text that ends at `position` shares."""
-    length = 0
+def match_length(tokens: Any, position: int, suffix: Any, suffix_length: int, known: int = 0) -> int:
+    """How many tokens of `suffix` the text that ends at `position` shares; `known` of them without a look."""
+    length = known
     limit = min(suffix_length, position + 1)
     while length < limit and tokens[position - length] == suffix[length]:
         length += 1
@@ -59,10 +59,12 @@ def match_length(tokens: Any, position: int, suffix: Any, suffix_length: int) ->
 def _insertion_rank(tokens: Any, index: Any, suffix: Any, suffix_length: int) -> int:
     """First rank in `index` whose text, read backwards, does not sort before `suffix`."""
     low, high = 0, len(index)
+    shared_below = shared_above = 0  # what lies between shares as much as both bounds (Manber & Myers 1993)
     while low < high:
         middle = (low + high) >> 1
         position = index[middle]
-        shared = match_length(tokens, position, suffix, suffix_length)
+        known = min(shared_below, shared_above)
+        shared = match_length(tokens, position, suffix, suffix_length, known)
         if shared == suffix_length:
             before = False
         elif shared > position:  # the text began here: the shorter one sorts first
@@ -70,9 +72,9 @@ def _insertion_rank(tokens: Any, index: Any, suffix: Any, suffix_length: int) ->
         else:
             before = tokens[position - shared] < suffix[shared]
         if before:
-            low = middle + 1
+            low, shared_below = middle + 1, shared
         else:
-            high = middle
+            high, shared_above = middle, shared
     return low
 
 

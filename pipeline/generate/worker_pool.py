@@ -93,6 +93,7 @@ class WorkerPool:
         self._tracker = tracker
         self._finished = set(finished)
         self._slots = [_Slot() for _ in range(size.num_workers)]
+        self._ending: list[tuple[str, int]] = []  # node and process of workers that were killed
         self._actor_class = ray.remote(ShardServer).options(
             max_concurrency=ACTOR_THREADS, **size.actor_options()
         )
@@ -336,6 +337,8 @@ class WorkerPool:
     def _vacate(self, slot: _Slot) -> None:
         """End the process of `slot`, if it still runs, and leave the place free for a new one."""
         ray.kill(slot.actor)
+        if slot.is_ready:
+            self._ending.append((slot.node_id, slot.pid))
         self._tracker.worker_lost(slot.worker)
         self._watchdog.gone(slot.worker)
         slot.actor, slot.worker = None, -1
@@ -354,8 +357,9 @@ class WorkerPool:
         if running:
             with contextlib.suppress(RayError):
                 ray.wait(running, num_returns=len(running), timeout=KILL_SEC)
-            here = ray.get_runtime_context().get_node_id()
-            wait_for_end([slot.pid for slot in killed if slot.is_ready and slot.node_id == here], KILL_SEC)
+        here = ray.get_runtime_context().get_node_id()
+        ended = [*self._ending, *((slot.node_id, slot.pid) for slot in killed if slot.is_ready)]
+        wait_for_end([pid for node_id, pid in ended if node_id == here], KILL_SEC)
 
     def _close(self) -> None:
         """Let the engines shut down in order, for at most `CLOSE_SEC`."""

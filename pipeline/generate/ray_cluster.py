@@ -267,6 +267,13 @@ def is_node_alive(node_id: str) -> bool:
     return bool(found) and _is_reachable(found[0]["NodeManagerAddress"], found[0]["NodeManagerPort"])
 
 
+def nodes_of_this_machine() -> set[str]:
+    """Ray's names of the nodes that share the driver's machine: its own, and others started beside it."""
+    address_of = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes()}
+    here = address_of.get(ray.get_runtime_context().get_node_id())
+    return {node_id for node_id, address in address_of.items() if address == here}
+
+
 def _is_reachable(address: str, port: int) -> bool:
     try:
         socket.create_connection((address, port), timeout=REACH_SEC).close()

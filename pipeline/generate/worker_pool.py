@@ -13,7 +13,7 @@ from ray.exceptions import RayError
 from pipeline.errors import GenerationError, ModelError, PipelineError
 from pipeline.generate.contract import Worker, WorkerSpec
 from pipeline.generate.progress import OnProgress, ProgressTracker
-from pipeline.generate.ray_cluster import PoolSize, is_node_alive, nodes
+from pipeline.generate.ray_cluster import PoolSize, is_node_alive, nodes, nodes_of_this_machine
 from pipeline.generate.row_by_row import row_under_way
 from pipeline.generate.shard_queue import ShardQueue
 from pipeline.generate.shard_server import ShardReceipt, ShardServer, StartReceipt
@@ -93,7 +93,6 @@ class WorkerPool:
         self._tracker = tracker
         self._finished = set(finished)
         self._slots = [_Slot() for _ in range(size.num_workers)]
-        self._ending: list[tuple[str, int]] = []  # node and process of workers that were killed
         self._actor_class = ray.remote(ShardServer).options(
             max_concurrency=ACTOR_THREADS, **size.actor_options()
         )
@@ -337,8 +336,6 @@ class WorkerPool:
     def _vacate(self, slot: _Slot) -> None:
         """End the process of `slot`, if it still runs, and leave the place free for a new one."""
         ray.kill(slot.actor)
-        if slot.is_ready:
-            self._ending.append((slot.node_id, slot.pid))
         self._tracker.worker_lost(slot.worker)
         self._watchdog.gone(slot.worker)
         slot.actor, slot.worker = None, -1
@@ -357,9 +354,8 @@ class WorkerPool:
         if running:
             with contextlib.suppress(RayError):
                 ray.wait(running, num_returns=len(running), timeout=KILL_SEC)
-        here = ray.get_runtime_context().get_node_id()
-        ended = [*self._ending, *((slot.node_id, slot.pid) for slot in killed if slot.is_ready)]
-        wait_for_end([pid for node_id, pid in ended if node_id == here], KILL_SEC)
+            here = nodes_of_this_machine()
+            wait_for_end([slot.pid for slot in killed if slot.is_ready and slot.node_id in here], KILL_SEC)
 
     def _close(self) -> None:
         """Let the engines shut down in order, for at most `CLOSE_SEC`."""

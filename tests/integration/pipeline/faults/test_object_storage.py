@@ -32,7 +32,7 @@ from tests.integration.pipeline.faults.toy_runs import assert_complete, write_pl
 ROOT = Path(__file__).parents[4]
 VOCAB_SIZE = 64
 NUM_WORKERS_OF_A_NODE = 8
-processes = multiprocessing.get_context("forkserver")
+processes = multiprocessing.get_context("spawn")  # a server that forks keeps an earlier module's environment
 
 
 class QuickWorker(ToyWorker):

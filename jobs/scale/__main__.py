@@ -18,7 +18,7 @@ from jobs.scale.tables import (
 )
 from pipeline.errors import ConfigError
 from pipeline.scale.costs import Cost, measure_costs
-from pipeline.scale.memory import measure_memory
+from pipeline.scale.memory import measure_memory, measure_raw_memory
 from pipeline.scale.simulate import SHARDS_PER_WORKER, DriverCosts, Machines, Played, Workload, simulate
 from pipeline.settings import RunSettings
 from pipeline.storage.files import write_json
@@ -36,6 +36,7 @@ Options
   --turns=3                  speedup: how often each is run
   --rows=20000,60000,200000  costs: sizes of the plans
   --memory-rows=200000,1000000  costs: sizes of the plans whose memory is measured, at least two
+  --memory-users=100000,400000  costs: users of 20 ratings whose raw data is read, at least two
   --entities=100000000       costs, simulate: the full size
   --run=DIR                  simulate: a run whose parts tell the shard times (data/<dataset>/runs/<run_id>)
   --faster=1,10,100          simulate: workers so many times as fast as the measured ones"""
@@ -44,6 +45,7 @@ OPTIONS = {
     "turns": "3",
     "rows": "20000,60000,200000",
     "memory-rows": "200000,1000000",
+    "memory-users": "100000,400000",
     "entities": "100000000",
     "run": "",
     "faster": "1,10,100",
@@ -100,19 +102,23 @@ def _costs(options: Options, settings: RunSettings, overrides: list[str]) -> Non
     from pipeline.scale.ray_costs import measure_ray
 
     sizes, entities = _numbers(options, "rows"), _numbers(options, "entities")[0]
-    memory_sizes = _numbers(options, "memory-rows")
-    if len(set(memory_sizes)) < 2:
-        raise ConfigError(f"--memory-rows={options['memory-rows']}: needs two sizes")
+    if settings.dataset.reader != "movielens":
+        raise ConfigError(f"dataset={settings.dataset.name}: the ratings made up are MovieLens'")
+    row_sizes, user_sizes = _two_sizes(options, "memory-rows"), _two_sizes(options, "memory-users")
     with tempfile.TemporaryDirectory(prefix="costs-") as folder:
         costs = measure_prompts(settings)
         costs += measure_costs(Path(folder), sizes, SHARD_SIZE)
         costs += measure_pools(Path(folder) / "pools")
         costs += measure_ray(Path(folder) / "ray.log")
-        memory = measure_memory(Path(folder), memory_sizes, SHARD_SIZE)
+        memory = {
+            "plan": measure_memory(Path(folder), row_sizes, SHARD_SIZE),
+            "raw data": measure_raw_memory(Path(folder), user_sizes, settings),
+        }
     save_costs(costs, _bench(settings) / "costs.json")
-    write_json(asdict(memory), _bench(settings) / "memory.json")
+    write_json({name: asdict(found) for name, found in memory.items()}, _bench(settings) / "memory.json")
     print(costs_table(costs, entities, -(-entities // SHARD_SIZE), max(NUM_WORKERS)))
-    print(memory_line(memory, entities))
+    print(memory_line("driver's memory for the plan", memory["plan"], entities, "row"))
+    print(memory_line("for the raw data", memory["raw data"], entities, "user"))
 
 
 def _simulate(options: Options, settings: RunSettings, overrides: list[str]) -> None:
@@ -157,6 +163,13 @@ def _numbers(options: Options, name: str) -> list[int]:
         raise ConfigError(f"--{name}={options[name]}: must be positive integers, with commas") from error
     if min(numbers) < 1:
         raise ConfigError(f"--{name}={options[name]}: must be positive integers, with commas")
+    return numbers
+
+
+def _two_sizes(options: Options, name: str) -> list[int]:
+    numbers = _numbers(options, name)
+    if len(set(numbers)) < 2:
+        raise ConfigError(f"--{name}={options[name]}: needs two sizes")
     return numbers
 
 

@@ -36,16 +36,16 @@ def costs_table(costs: list[Cost], num_rows: int, num_shards: int, num_workers: 
     return markdown(["operation", "where", "measured at", "per unit", "growth", "at full size"], rows)
 
 
-def memory_line(memory: Memory, num_rows: int) -> str:
-    """The driver's memory for each row, and at that size."""
+def memory_line(what: str, memory: Memory, size: int, unit: str) -> str:
+    """The driver's memory for each `unit`, and at that size."""
     peaks = ", ".join(
-        f"{peak / MIB:,.0f} MiB at {rows:,}"
-        for rows, peak in zip(memory.num_rows, memory.peak_bytes, strict=True)
+        f"{peak / MIB:,.0f} MiB at {count:,}"
+        for count, peak in zip(memory.sizes, memory.peak_bytes, strict=True)
     )
-    whole = (memory.fixed_bytes + num_rows * memory.per_row_bytes) / GIB
+    whole = (memory.fixed_bytes + size * memory.per_unit_bytes) / GIB
     return (
-        f"driver's memory: {memory.per_row_bytes:,.0f} bytes a row and {memory.fixed_bytes / MIB:,.0f} MiB "
-        f"({peaks} rows); {whole:,.1f} GiB at {num_rows:,} rows"
+        f"{what}: {memory.per_unit_bytes:,.0f} bytes a {unit} and {memory.fixed_bytes / MIB:,.0f} MiB "
+        f"({peaks} {unit}s); {whole:,.1f} GiB at {size:,} {unit}s"
     )
 
 

@@ -79,7 +79,7 @@ class Histories:
         order = np.lexsort((ratings, item_ranks[items], times, users))
         order = _last_of_each(users[order], order, len(user_ids), max_history)
         self._items = items[order]
-        self._ratings = [_shown(rating) for rating in ratings[order].tolist()]
+        self._ratings = ratings[order]
         self._times = times[order]
         counts = np.bincount(users[order], minlength=len(user_ids))
         self._ends = np.cumsum(counts)
@@ -89,7 +89,8 @@ class Histories:
         """The last `num_ratings` of the user's (item row, rating) pairs, oldest first."""
         end = self._ends[user]
         rows = slice(end - num_ratings, end)
-        return list(zip(self._items[rows].tolist(), self._ratings[rows], strict=True))
+        ratings = [_shown(rating) for rating in self._ratings[rows].tolist()]
+        return list(zip(self._items[rows].tolist(), ratings, strict=True))
 
     def latest_time(self, user: int, num_ratings: int) -> int | None:
         """Time of the latest of the ratings that `recent` gives, in microseconds; None if there is none."""

@@ -1,4 +1,4 @@
-"""How much memory the driver takes to plan a run, for each row of it."""
+"""How much memory the driver takes to read its raw data and to plan a run, for each user and row of it."""
 
 import multiprocessing
 import time
@@ -9,38 +9,45 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.domains import read_domain
+from pipeline.groups import group_entities
 from pipeline.outline import outline_plan, shards_in_full
 from pipeline.plan import is_plan_of, reject_later_events
 from pipeline.plan_file import write_shards
+from pipeline.prompts.histories import Histories
+from pipeline.scale.raw_movielens import write_movielens
 from pipeline.scale.synthetic import prompt_batches
 from pipeline.schemas import PROMPTS
+from pipeline.settings import RunSettings
 from pipeline.spool import spooled
 from pipeline.storage.files import sha256_of_rows
 from pipeline.storage.layout import RunLayout
 from pipeline.storage.parts import planned_shards
 
 SECONDS_PER_LOOK = 0.005
+RATINGS_PER_USER = 20
+NUM_MOVIES = 10_000
 
 
 @dataclass(frozen=True)
 class Memory:
-    """The most anonymous memory of a driver at several sizes of its run.
+    """The most anonymous memory of a driver at several sizes of its run; a size is a number of rows or users.
 
     Pages of mapped files are not counted: the system takes them back when it wants memory.
     """
 
-    num_rows: tuple[int, ...]
+    sizes: tuple[int, ...]
     peak_bytes: tuple[int, ...]
 
     @property
-    def per_row_bytes(self) -> float:
+    def per_unit_bytes(self) -> float:
         """The slope of the line through the measurements."""
-        return float(np.polyfit(self.num_rows, self.peak_bytes, 1)[0])
+        return float(np.polyfit(self.sizes, self.peak_bytes, 1)[0])
 
     @property
     def fixed_bytes(self) -> float:
         """What a driver takes for no rows at all: the interpreter, libraries, one block of rows in full."""
-        return float(np.polyfit(self.num_rows, self.peak_bytes, 1)[1])
+        return float(np.polyfit(self.sizes, self.peak_bytes, 1)[1])
 
 
 def measure_memory(folder: Path, num_rows: list[int], shard_size: int) -> Memory:
@@ -48,6 +55,16 @@ def measure_memory(folder: Path, num_rows: list[int], shard_size: int) -> Memory
     runs = {size: RunLayout(folder / f"memory-{size}") for size in num_rows}
     peaks = [peak_bytes(plan_made_up_run, run, size, shard_size) for size, run in runs.items()]
     return Memory(tuple(runs), tuple(peaks))
+
+
+def measure_raw_memory(folder: Path, num_users: list[int], settings: RunSettings) -> Memory:
+    """Read, group and sort made-up ratings of so many users (at least two sizes), each in its own process."""
+    peaks = []
+    for size in num_users:
+        raw = folder / f"raw-{size}"
+        write_movielens(raw, size * RATINGS_PER_USER, size, NUM_MOVIES)
+        peaks.append(peak_bytes(read_made_up_ratings, raw, settings))
+    return Memory(tuple(num_users), tuple(peaks))
 
 
 def peak_bytes(function: Callable[..., None], *arguments: Any) -> int:
@@ -84,3 +101,13 @@ def plan_made_up_run(layout: RunLayout, num_rows: int, shard_size: int) -> None:
     if not is_plan_of(plan, layout.plan):
         raise RuntimeError("the plan on disk is not the plan that was made")
     planned_shards(plan)
+
+
+def read_made_up_ratings(raw: Path, settings: RunSettings) -> None:
+    """What a driver does from the raw files in `raw` to its first prompt, with every user chosen."""
+    tables = read_domain(settings.dataset.model_copy(update={"raw": str(raw)}))
+    groups = group_entities(tables, settings.dataset)
+    users, items = (column.combine_chunks() for column in (tables.users["user_id"], tables.items["item_id"]))
+    histories = Histories(tables.interactions, users, items, None, settings.knowledge.max_history)
+    if groups.num_rows != len(users) + len(items) or not histories.num_ratings.all():
+        raise RuntimeError("made-up users were lost")

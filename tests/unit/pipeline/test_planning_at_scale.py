@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.movielens_at_scale import write_movielens
+from pipeline.scale.raw_movielens import write_movielens
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 # Peak memory is that of the whole process: interpreter, libraries and tokenizer included (0.8 GiB).

@@ -58,11 +58,11 @@ def test_costs_survive_their_file(tmp_path):
 
 def test_memory_is_told_by_the_row_and_at_full_size():
     memory = Memory((1000, 3000), (2 * 2**20, 4 * 2**20))
-    assert memory.per_row_bytes == pytest.approx(2**20 / 1000)
+    assert memory.per_unit_bytes == pytest.approx(2**20 / 1000)
     assert memory.fixed_bytes == pytest.approx(2**20)
-    line = memory_line(memory, 1_048_575_000)
+    line = memory_line("driver's memory for the plan", memory, 1_048_575_000, "row")
     assert line.startswith(
-        "driver's memory: 1,049 bytes a row and 1 MiB (2 MiB at 1,000, 4 MiB at 3,000 rows)"
+        "driver's memory for the plan: 1,049 bytes a row and 1 MiB (2 MiB at 1,000, 4 MiB at 3,000 rows)"
     )
     assert line.endswith("; 1,024.0 GiB at 1,048,575,000 rows")
 
@@ -83,6 +83,8 @@ def test_a_run_is_played_with_ten_to_a_thousand_workers(run, tmp_path, capsys):
         (["simulate"], "--run: missing"),
         (["costs", "--rows=many"], "--rows=many: must be positive integers"),
         (["costs", "--memory-rows=5,5"], "--memory-rows=5,5: needs two sizes"),
+        (["costs", "--memory-users=5"], "--memory-users=5: needs two sizes"),
+        (["costs", "dataset=amazon_books", "dataset.raw=there"], "amazon_books: the ratings made up are"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_code_2(words, message, capsys, tmp_path):

@@ -1,4 +1,4 @@
-"""Writes ratings.csv and movies.csv of any size, in the form and with the skew of MovieLens-25M."""
+"""Raw ratings.csv and movies.csv of any size, made up, in the form and with the skew of MovieLens-25M."""
 
 from pathlib import Path
 

@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
-from jobs.config_errors import first_error, unknown_key
+from jobs.config_errors import first_error, reject_unquoted, unknown_key
 from jobs.schema_paths import allows_bool, annotation_at, dotted, holds_text_only, in_words, nearest_name
 from pipeline.environment import machine_backend
 from pipeline.errors import ConfigError
@@ -46,7 +46,7 @@ def load_settings(config_name: str, overrides: list[str], config_dir: str | None
     """Compose `configs/<config_name>.yaml` with Hydra `overrides` into settings; `ConfigError` if wrong.
 
     `config_dir` (default: $LASER_CONFIG_DIR) is a folder of the same shape as configs/ whose files are
-    offered beside those. Relative `paths.data` and `dataset.raw` become absolute.
+    offered beside those; a name that both have is refused. Relative `paths.data` and `dataset.raw` become absolute.
     """
     try:
         return _load_settings(config_name, overrides, config_dir)
@@ -58,6 +58,7 @@ def _load_settings(config_name: str, overrides: list[str], config_dir: str | Non
     folders = [CONFIGS, *_additional_folder(config_dir)]
     checked = [_checked(override, RunSettings, folders) for override in overrides]
     values = _compose(config_name, checked, folders)
+    reject_unquoted(values, RunSettings)
     _reject_booleans(values, RunSettings)
     _make_paths_absolute(values)
     _resolve_cutoff(values)
@@ -83,7 +84,17 @@ def _additional_folder(config_dir: str | None) -> list[Path]:
     if not folder.is_dir():
         name = "--config-dir" if config_dir else CONFIG_DIR_VARIABLE
         raise ConfigError(f"{name}={given}: no such folder")
+    _reject_namesakes(folder)
     return [folder]
+
+
+def _reject_namesakes(folder: Path) -> None:
+    """Hydra would take the file of configs/ and ignore the other in silence; the same text is no harm."""
+    for file in sorted(folder.rglob("*.yaml")):
+        name = file.relative_to(folder)
+        shipped = CONFIGS / name
+        if shipped.is_file() and shipped.read_bytes() != file.read_bytes():
+            raise ConfigError(f"{file}: configs/{name} has the same name; give yours another one")
 
 
 def _compose(config_name: str, overrides: list[str], folders: list[Path]) -> dict[str, Any]:
@@ -209,11 +220,9 @@ def _make_paths_absolute(values: dict[str, Any]) -> None:
         value = section.get(key) if isinstance(section, dict) else None
         if not isinstance(value, str):
             continue
-        if key == "raw" and "://" in value and values[group].get("reader") != "movielens":
-            continue  # these readers open fsspec URIs
-        if key == "data" and "://" in value and not value.startswith("file://"):
+        if "://" in value and not value.startswith("file://"):
             if reason := missing_store(value):
-                raise ConfigError(f"paths.data={value}: {reason}")
+                raise ConfigError(f"{group}.{key}={value}: {reason}")
             continue
         location = value.removeprefix("file://")
         if not location or "://" in location:

@@ -36,6 +36,7 @@ from pipeline.settings import RunSettings
 from pipeline.storage.files import sha256_of_json, sha256_of_rows, write_json
 from pipeline.storage.layout import DatasetLayout, RunLayout, local_folder, models_folder
 from pipeline.storage.location import read_table
+from pipeline.storage.lock import exclusive
 from pipeline.storage.parts import committed_shards, knowledge_dataset, reject_reused_run
 
 logger = logging.getLogger(__name__)
@@ -107,11 +108,15 @@ def generate_plan(
     source: ModelSource,
     open_progress: Callable[[], AbstractContextManager[ProgressView]],
 ) -> tuple[WorkerSpec, GenerationOutcome]:
-    """Write the plan and the manifest of `run`, and generate what is not done yet."""
+    """Write the plan and the manifest of `run`, and generate what is not done yet.
+
+    Raises `BusyError`, before anything of the run is touched, if another process works on it.
+    """
     vocab_size = vocabulary_size(source.path, settings.model.trust_remote_code)
-    spec = _worker_spec(settings, layout, run, source, vocab_size)
-    with open_progress() as progress:
-        outcome = run_shards(run.plan, spec, run.layout, _worker_class(), progress.update, run.failed)
+    with exclusive(run.layout.root):
+        spec = _worker_spec(settings, layout, run, source, vocab_size)
+        with open_progress() as progress:
+            outcome = run_shards(run.plan, spec, run.layout, _worker_class(), progress.update, run.failed)
     return spec, outcome
 
 

@@ -53,8 +53,12 @@ def generate_shards(
     on_progress: OnProgress | None = None,
     earlier_failures: pa.Table | None = None,
 ) -> GenerationOutcome:
-    """`run_shards`, then `GenerationOutcome.require_complete` with the run's `max_failed_fraction`."""
-    outcome = run_shards(plan, spec, layout, worker_class, on_progress, earlier_failures)
+    """`run_shards`, then `GenerationOutcome.require_complete` with the run's `max_failed_fraction`.
+
+    Holds the run's lock; raises `BusyError` if another process works on this run.
+    """
+    with exclusive(layout.root):
+        outcome = run_shards(plan, spec, layout, worker_class, on_progress, earlier_failures)
     outcome.require_complete(spec.settings.max_failed_fraction)
     return outcome
 
@@ -72,32 +76,30 @@ def run_shards(
     `plan` needs the columns PLAN_KEYS only: workers read their rows from `layout.plan`, which must
     hold the same plan, on storage that all workers share. `earlier_failures` (schema FAILED) are rows of
     earlier stages that `failed.parquet` shall hold too. If no shard is missing, neither Ray nor an
-    engine is started.
+    engine is started. The caller holds the run's lock (`exclusive`), from before it wrote the plan.
 
     Raises `ConfigError` for a reused run id or a cluster that cannot hold the workers, `ModelError` if
-    no worker can start, `StorageError` if results cannot be kept (the disk is full), `BusyError` if
-    another process works on this run. Shards that fail are
+    no worker can start, `StorageError` if results cannot be kept (the disk is full). Shards that fail are
     named in the outcome; whatever happens, finished parts stay and a rerun resumes.
     """
     layout = RunLayout(layout.root.resolve())
     if not layout.plan.exists():
         raise DataError(f"{layout.plan}: not there; the plan is written before shards are run")
-    with exclusive(layout.root):
-        planned = {shard: rows.num_rows for shard, rows in planned_shards(plan).items()}
+    planned = {shard: rows.num_rows for shard, rows in planned_shards(plan).items()}
+    finished = finished_shards(layout, spec.fingerprint, plan, spec.settings)
+    if spec.settings.retry_failed:
+        finished -= shards_with_failures(layout, finished)
+    remove_leftovers(layout)
+    missing = [shard for shard in planned if shard not in finished]
+    queue = ShardQueue(missing, spec.settings.cluster.max_shard_attempts)
+    last = None
+    if missing:
+        try:
+            last = _run_missing(planned, finished, queue, spec, layout, worker_class, on_progress)
+        finally:
+            remove_leftovers(layout)  # of workers that were killed while they wrote
         finished = finished_shards(layout, spec.fingerprint, plan, spec.settings)
-        if spec.settings.retry_failed:
-            finished -= shards_with_failures(layout, finished)
-        remove_leftovers(layout)
-        missing = [shard for shard in planned if shard not in finished]
-        queue = ShardQueue(missing, spec.settings.cluster.max_shard_attempts)
-        last = None
-        if missing:
-            try:
-                last = _run_missing(planned, finished, queue, spec, layout, worker_class, on_progress)
-            finally:
-                remove_leftovers(layout)  # of workers that were killed while they wrote
-            finished = finished_shards(layout, spec.fingerprint, plan, spec.settings)
-        return _conclude(planned, finished, queue, layout, last, earlier_failures)
+    return _conclude(planned, finished, queue, layout, last, earlier_failures)
 
 
 def _run_missing(

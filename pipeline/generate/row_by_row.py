@@ -5,7 +5,7 @@ an exception, a process that dies or one that hangs, the driver finds there whic
 takes that row out of the shard, and it goes to failed.parquet with the reason.
 """
 
-import contextlib
+import logging
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,6 +14,8 @@ from pipeline.generate.contract import ShardResult, Worker
 from pipeline.schemas import FAILED, KNOWLEDGE
 from pipeline.storage.files import TEMPORARY_PREFIX, write_text
 from pipeline.storage.layout import RunLayout
+
+logger = logging.getLogger(__name__)
 
 
 def run_without(worker: Worker, shard: str, rows: pa.Table, bad_rows: dict[int, str]) -> ShardResult:
@@ -43,13 +45,20 @@ def run_row_by_row(
 
 
 def row_under_way(layout: RunLayout, shard: str) -> int | None:
-    """The row of `shard` that ran when its worker stopped, if it ran row by row; told once."""
+    """The row of `shard` that ran when its worker stopped, if it ran row by row; told once.
+
+    None also if the disk or store of the run cannot be asked.
+    """
     marker = _marker(layout, shard)
-    with contextlib.suppress(FileNotFoundError, ValueError):
+    try:
         number = int(marker.read_text())
         marker.unlink(missing_ok=True)
-        return number
-    return None
+    except (FileNotFoundError, ValueError):
+        return None
+    except Exception as error:  # noqa: BLE001  each store raises classes of its own
+        logger.warning("%s: cannot be read, so the row is not known: %s", marker, error)
+        return None
+    return number
 
 
 def _marker(layout: RunLayout, shard: str) -> Path:

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(process)d %(name)s: %(message)s"
 
@@ -31,11 +32,12 @@ def ray_output_in(path: Path) -> Iterator[None]:
     """Keep what Ray writes in the driver off the terminal while the block runs.
 
     Ray logs through the logger `ray`, and prints a worker's death on `sys.stdout` whatever its log
-    options say; both go to the end of `path`. Progress therefore belongs on standard error.
+    options say; both go to the end of `path`. Progress therefore belongs on standard error. What a full
+    disk does not take is lost: a log must not end the run, nor hide why it ended.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8", buffering=1) as log, contextlib.redirect_stdout(log):
-        handler = logging.StreamHandler(log)
+    with _appended(path) as log, contextlib.redirect_stdout(log):
+        handler = _SilentHandler(log)
         handler.setFormatter(logging.Formatter(LOG_FORMAT))
         logger = logging.getLogger("ray")
         before = logger.handlers, logger.propagate
@@ -44,3 +46,20 @@ def ray_output_in(path: Path) -> Iterator[None]:
             yield
         finally:
             logger.handlers, logger.propagate = before
+
+
+class _SilentHandler(logging.StreamHandler[TextIO]):
+    """Prints no traceback for a line that cannot be written."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  a name of logging
+        pass
+
+
+@contextlib.contextmanager
+def _appended(path: Path) -> Iterator[TextIO]:
+    log = path.open("a", encoding="utf-8", buffering=1)
+    try:
+        yield log
+    finally:
+        with contextlib.suppress(OSError):
+            log.close()

@@ -23,6 +23,7 @@ from pipeline.storage.location import is_remote
 logger = logging.getLogger(__name__)
 HEARTBEAT_SEC = 15.0
 STALE_SEC = 120.0  # an owner on another machine that was silent for so long is dead
+MAX_CLOCK_SKEW_SEC = 3600.0  # between two machines: before that, an old heartbeat is watched first
 WATCH_SEC = 2.0  # between two looks at the heartbeat of an owner on another machine
 SETTLE_SEC = 1.0  # without kernel locks: others that found the same dead owner have written by then
 
@@ -79,6 +80,11 @@ class Owner:
             return abs(psutil.Process(self.pid).create_time() - self.process_started_at) < 1.0
         except psutil.Error:
             return False
+
+    def may_live(self) -> bool:
+        """Whether the owner may run although `is_alive` denies it: another machine's clock may be late."""
+        is_recent = time.time() - self.alive_at < STALE_SEC + MAX_CLOCK_SKEW_SEC
+        return self.is_alive() or (not self.is_here() and is_recent)
 
     def is_same(self, other: "Owner") -> bool:
         """Whether both are one holding of the lock, whatever it works on and when it was last heard."""
@@ -208,7 +214,7 @@ def owned(path: Path, run_id: str) -> Iterator[OwnedLock]:
     with path.open("a") as file:
         has_kernel_lock = _locked_by_kernel(file)
         owner = read_owner(record)
-        if owner is not None and not owner.is_here() and owner.is_alive():
+        if owner is not None and not owner.is_here() and owner.may_live():
             wait_until_silent(path, record, owner)
             owner = None
             # A network disk may have kept the dead machine's lock for a while.
@@ -256,11 +262,13 @@ def _parsed(text: str) -> Owner | None:
 def wait_until_silent(path: Path, record: Path, owner: Owner) -> None:
     """Return once `owner`, on another machine, has ended or was not heard for `STALE_SEC`.
 
-    Raises `BusyError` as soon as its heartbeat goes on, or another one has its place.
+    Whatever the two machines' clocks say, it is watched for two heartbeats. Raises `BusyError` as soon as
+    its heartbeat goes on, or another one has its place.
     """
     logger.info("%s: waiting up to %.0f s to see whether its owner lives: %s", path, STALE_SEC, owner)
-    waited_until = time.monotonic() + STALE_SEC  # whatever the clock of the other machine says
-    while owner.is_alive() and time.monotonic() < waited_until:
+    started = time.monotonic()
+    watched_until, waited_until = started + 2 * HEARTBEAT_SEC, started + STALE_SEC
+    while time.monotonic() < (waited_until if owner.is_alive() else watched_until):
         time.sleep(WATCH_SEC)
         try:
             now = owner_in(record)

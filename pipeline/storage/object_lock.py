@@ -56,7 +56,7 @@ def _silent(path: Path, record: Path) -> Owner | None:
     A record that cannot be read is no dead owner's: what reading it raises goes on.
     """
     owner = owner_in(record)
-    if owner is not None and owner.is_alive():
+    if owner is not None and owner.may_live():
         if owner.is_here():
             raise BusyError(busy(path, owner))
         wait_until_silent(path, record, owner)

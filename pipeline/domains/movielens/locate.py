@@ -5,17 +5,18 @@ from pathlib import Path
 
 from pipeline.domains.movielens.forms import FORMS, MovieLensFiles, MovieLensForm
 from pipeline.errors import DataError
+from pipeline.storage.location import data_path
 
 PACKAGE = "recbole"
 PACKAGE_FOLDER = "recbole/dataset_example/ml-100k"
 
 
 def locate_files(raw: str | None) -> MovieLensFiles:
-    """The files of the folder `raw`, or of its only subfolder that holds a form; null: the embedded ones.
+    """The files of the folder or URI `raw`, or of its only subfolder with a form; null: the embedded ones.
 
     Raises `DataError` if there is no folder, no known form, or more than one.
     """
-    folder = embedded_folder() if raw is None else Path(raw).expanduser()
+    folder = embedded_folder() if raw is None else data_path(raw).expanduser()
     if not folder.exists():
         raise DataError(f"dataset.raw={raw}: there is no such folder")
     if not folder.is_dir():

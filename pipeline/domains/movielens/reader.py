@@ -15,10 +15,16 @@ from pipeline.domains.validation import with_unique, with_values
 from pipeline.errors import ConfigError
 from pipeline.schemas import ITEMS, USERS, conform
 from pipeline.settings import DatasetSettings
+from pipeline.storage.unreachable import naming_unreachable_store
 
 
 def read_movielens(settings: DatasetSettings) -> DomainTables:
-    """Read the folder `settings.raw`, or the embedded MovieLens-100K if it is null."""
+    """Read the folder or URI `settings.raw`, or the embedded MovieLens-100K if it is null."""
+    with naming_unreachable_store(settings.raw or ""):
+        return _read(settings)
+
+
+def _read(settings: DatasetSettings) -> DomainTables:
     files = locate_files(settings.raw)
     items, bad_items = _read_items(files.items, files.add_categories, settings)
     users, bad_users = _read_users(files.users, settings) if files.users else (None, None)

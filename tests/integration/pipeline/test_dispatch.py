@@ -211,7 +211,7 @@ def test_a_run_without_its_plan_file_is_refused(layout):
 def test_a_second_driver_of_the_same_run_is_refused(layout):
     plan = write_plan(layout, num_shards=1)
     with exclusive(layout.root), pytest.raises(BusyError, match="another process is generating"):
-        run_shards(plan, make_spec(layout), layout, ToyWorker)
+        generate_shards(plan, make_spec(layout), layout, ToyWorker)
 
 
 DRIVER = """

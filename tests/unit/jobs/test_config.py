@@ -237,10 +237,7 @@ ERRORS = [
     ("drafter.max_draft_tokens=100", "drafter.max_draft_tokens=100: must be less than or equal to 64"),
     ("paths.data=s3://", "paths.data=s3://: names no bucket or folder"),
     ("paths.data=nosuch://x/y", "paths.data=nosuch://x/y: Protocol not known: nosuch"),
-    (
-        "dataset.raw=s3://x/y",
-        "dataset.raw=s3://x/y: must be a folder of a local or mounted file system",
-    ),
+    ("dataset.raw=nosuch://x/y", "dataset.raw=nosuch://x/y: Protocol not known: nosuch"),
     ("paths.data=???", "paths.data: missing; give it a value"),
     ("~acceptance.top_k", "acceptance.top_k: missing; must be a positive integer"),
     ("engine.max_num_seqs=${nope}", "engine.max_num_seqs: Interpolation key 'nope' not found"),

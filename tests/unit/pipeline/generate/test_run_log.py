@@ -3,6 +3,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from pipeline.generate.run_log import ray_output_in
 
 
@@ -26,4 +28,13 @@ def test_ray_is_kept_off_the_terminal_while_the_block_runs(tmp_path, capsys):
         sys.stdout.write("(raylet) a worker died" + os.linesep)
     assert (logger.handlers, logger.propagate) == before
     assert "a warning" in (text := (tmp_path / "run.log").read_text()) and "(raylet)" in text
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_full_disk_prints_nothing_and_hides_no_error(tmp_path, capsys):
+    log = tmp_path / "run.log"
+    log.symlink_to("/dev/full")
+    with pytest.raises(RuntimeError, match="the real reason"), ray_output_in(log):
+        logging.getLogger("ray.somewhere").warning("a warning")
+        raise RuntimeError("the real reason")
     assert capsys.readouterr() == ("", "")

@@ -103,15 +103,15 @@ def write_owner(path: Path, **changes) -> None:
 
 
 @contextmanager
-def beating(path: Path):
-    """An owner on another machine whose heartbeat goes on."""
+def beating(path: Path, behind_sec: float = 0.0):
+    """An owner on another machine, whose clock is late by `behind_sec`, and whose heartbeat goes on."""
     ended = threading.Event()
 
     def beat() -> None:
         while not ended.wait(0.02):
-            write_owner(path, host="elsewhere", started_at=1.0, alive_at=time.time())
+            write_owner(path, host="elsewhere", started_at=1.0, alive_at=time.time() - behind_sec)
 
-    write_owner(path, host="elsewhere", started_at=1.0)
+    write_owner(path, host="elsewhere", started_at=1.0, alive_at=time.time() - behind_sec)
     thread = threading.Thread(target=beat)
     thread.start()
     yield
@@ -122,11 +122,13 @@ def beating(path: Path):
 @pytest.fixture
 def quick(monkeypatch) -> None:
     monkeypatch.setattr(lock_module, "STALE_SEC", 1.0)
+    monkeypatch.setattr(lock_module, "HEARTBEAT_SEC", 0.1)
     monkeypatch.setattr(lock_module, "WATCH_SEC", 0.05)
 
 
-def test_an_owner_on_another_machine_lives_as_long_as_its_heartbeat(path, quick):
-    with beating(path), pytest.raises(BusyError, match="before on elsewhere"), owned(path, "n"):
+@pytest.mark.parametrize("behind_sec", [0.0, 600.0])  # of the other machine's clock
+def test_an_owner_on_another_machine_lives_as_long_as_its_heartbeat(path, quick, behind_sec):
+    with beating(path, behind_sec), pytest.raises(BusyError, match="before on elsewhere"), owned(path, "n"):
         pass
     write_owner(path, host="elsewhere", alive_at=time.time() - lock_module.STALE_SEC - 1)
     with owned(path, "n"):

@@ -112,6 +112,7 @@ def test_a_retry_on_another_machine_waits_until_the_dead_owner_was_silent_for_lo
     path, monkeypatch, ahead_sec
 ):
     monkeypatch.setattr(lock_module, "STALE_SEC", 0.5)
+    monkeypatch.setattr(lock_module, "HEARTBEAT_SEC", 0.1)
     monkeypatch.setattr(lock_module, "WATCH_SEC", 0.05)
     write_owner(path.with_name("night.lock.owner-000007"), alive_at=time.time() + ahead_sec)
     began = time.monotonic()
@@ -120,12 +121,15 @@ def test_a_retry_on_another_machine_waits_until_the_dead_owner_was_silent_for_lo
         assert [found.name for found in path.parent.glob("night.lock*")] == ["night.lock.owner-000008"]
 
 
-def test_an_owner_on_another_machine_that_is_heard_again_keeps_its_lock(path, monkeypatch):
+@pytest.mark.parametrize("behind_sec", [0.0, 600.0])  # of the other machine's clock
+def test_an_owner_on_another_machine_that_is_heard_again_keeps_its_lock(path, monkeypatch, behind_sec):
     monkeypatch.setattr(lock_module, "WATCH_SEC", 0.05)
     record = path.with_name("night.lock.owner-000007")
-    write_owner(record, started_at=1.0, alive_at=time.time() - 20)
+    write_owner(record, started_at=1.0, alive_at=time.time() - behind_sec - 20)
     monkeypatch.setattr(
-        lock_module.time, "sleep", lambda _: write_owner(record, started_at=1.0, alive_at=time.time())
+        lock_module.time,
+        "sleep",
+        lambda _: write_owner(record, started_at=1.0, alive_at=time.time() - behind_sec),
     )
     with pytest.raises(BusyError, match="before on elsewhere"), owned(path, "the retry"):
         pass

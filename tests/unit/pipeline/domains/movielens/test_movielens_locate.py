@@ -1,6 +1,7 @@
 import shutil
 from importlib import metadata
 
+import fsspec
 import pytest
 
 from pipeline.domains import read_domain
@@ -30,6 +31,18 @@ def test_a_missing_package_says_how_to_get_it(dataset, monkeypatch):
 
 def test_the_parent_of_the_dataset_is_accepted(raw_folder, dataset):
     assert read_domain(dataset(raw_folder("csv").parent)).interactions.num_rows == 3
+
+
+def test_the_folder_may_lie_in_a_store(raw_folder, dataset):
+    """`memory://` is the store that fsspec has without a server; S3 is tested in tests/integration."""
+    folder = raw_folder("100k")
+    store = fsspec.filesystem("memory")
+    for file in folder.iterdir():
+        store.pipe_file(f"/raw/ml-100k/{file.name}", file.read_bytes())
+    found, expected = read_domain(dataset("memory://raw")), read_domain(dataset(folder))
+    assert found.interactions.equals(expected.interactions) and found.items.equals(expected.items)
+    with pytest.raises(DataError, match=r"dataset\.raw=memory://nowhere: there is no such folder"):
+        read_domain(dataset("memory://nowhere"))
 
 
 def test_two_datasets_below_one_folder_are_ambiguous(raw_folder, dataset):

@@ -1,6 +1,7 @@
 """The datastore between runs: which version is in force, and what it is built from.
 
 Before anything is published each run extends the version that `datastore/CURRENT` names by its texts.
+A run that goes on extends the version that it began with once more, by all its texts.
 With a snapshot in force, the datastore in force is the one that was built from that snapshot.
 
 The pools of a snapshot are built anew, not by appending to the last version: a pool then holds exactly
@@ -10,8 +11,9 @@ that a night changes are spread over all user pools, so all of those are rewritt
 
 import logging
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +26,16 @@ from drafters.datastore import Datastore, DatastoreBuilder, DatastoreError, Docu
 from drafters.datastore.format import HEADER
 from pipeline.errors import CorruptPartError
 from pipeline.publish.snapshot import SnapshotFile, files_dataset, snapshot_in_force
-from pipeline.storage.files import read_json, remove_folder, sha256_of_json, write_text
+from pipeline.storage.files import read_json, remove_folder, sha256_of_file, sha256_of_json, write_text
 from pipeline.storage.layout import DatasetLayout, RunLayout
 from pipeline.storage.node_cache import built
-from pipeline.storage.parts import knowledge_dataset
-from pipeline.storage.pool_copies import has_pools, local_pools
+from pipeline.storage.parts import NUM_REQUESTS, committed_shards, knowledge_dataset
+from pipeline.storage.pool_copies import has_pools, local_pools, verified_pools, verify_stored
 
 logger = logging.getLogger(__name__)
 DIGEST_CHARS = 8
+NO_EVENTS = datetime.min.replace(tzinfo=UTC)
+"""The `history_cutoff` of pools without any text that saw an event."""
 
 
 def version_in_force(layout: DatasetLayout) -> str | None:
@@ -54,22 +58,30 @@ def usable_version(
     """`version_in_force` if a run may draft from it; otherwise None, and a line in the log.
 
     It may not if another tokenizer wrote it, if a file is truncated or altered, or if texts in it saw
-    events that `cutoff` hides.
+    events that `cutoff` hides, or may have: versions of earlier releases do not say what their texts saw.
     """
     version = version_in_force(layout)
     if version is None:
         return None
-    snapshot = snapshot_in_force(layout)
-    seen = None if snapshot is None else snapshot.history_cutoff
-    if cutoff is not None and seen is not None and seen > cutoff:
-        logger.warning("starting from empty pools: those in force saw events after history_cutoff")
-        return None
     try:
-        _open(layout, version, tokenizer_hash, vocab_size).verify()
+        store = Datastore.open(verified_pools(layout.datastore / version), tokenizer_hash, vocab_size)
     except (DatastoreError, CorruptPartError) as error:
         logger.warning("starting from empty pools: %s", error)
         return None
-    return version
+    seen = _seen_by_texts(layout, store.header)
+    if cutoff is None or (seen is not None and seen <= cutoff):
+        return version
+    reason = "it is not known which events those in force saw"
+    if seen is not None:
+        reason = "those in force saw events after history_cutoff"
+    logger.warning("starting from empty pools: %s", reason)
+    return None
+
+
+def _seen_by_texts(layout: DatasetLayout, header: StoreHeader) -> datetime | None:
+    """The moment before which all events lie that texts in force saw; None: not known."""
+    snapshot = snapshot_in_force(layout)
+    return header.history_cutoff if snapshot is None else snapshot.history_cutoff or NO_EVENTS
 
 
 @dataclass(frozen=True)
@@ -115,13 +127,11 @@ def build_snapshot_pools(
 
 
 def verify_pools(layout: DatasetLayout, version: str) -> None:
-    """Open datastore `version` and compare its checksums; `CorruptPartError` names what is wrong."""
-    folder = local_pools(layout.datastore / version)
-    try:
-        header = StoreHeader.read(folder)
-        Datastore.open(folder, header.tokenizer_hash, header.vocab_size).verify()
-    except (DatastoreError, OSError) as error:
-        raise CorruptPartError(str(error)) from error
+    """Compare datastore `version` with its checksums; `CorruptPartError` names what is wrong.
+
+    What counts is what is stored, not a copy: see `verify_stored`.
+    """
+    verify_stored(layout.datastore / version)
 
 
 def _has_whole_pools(layout: DatasetLayout, version: str) -> bool:
@@ -140,17 +150,27 @@ def _has_whole_pools(layout: DatasetLayout, version: str) -> bool:
 def extend_pools(
     layout: DatasetLayout, run: RunLayout, previous: str | None, tokenizer_hash: str, vocab_size: int
 ) -> str:
-    """Build the version named after the run from version `previous` and the run's knowledge; put it in force.
+    """Build a version from version `previous` and the run's knowledge; put it in force, and return its name.
 
-    Does nothing if the run's version is there already, and whole. A crash leaves the old version in force.
-    Only for a dataset of which no snapshot is published.
+    `previous`: what the run began with, also if it went on since. The name holds the run's and a digest of
+    what went in: if a version of that name is there, and whole, it is this one. A crash leaves the old
+    version in force. Only for a dataset of which no snapshot is published.
     """
-    version = run.root.name
+    version = f"{run.root.name}-{_digest(run, previous, tokenizer_hash)}"
     if not _has_whole_pools(layout, version):
         _build(layout, run, version, previous, tokenizer_hash, vocab_size)
     if _current_version(layout) != version:
         write_text(version + "\n", layout.current_datastore)
     return version
+
+
+def _digest(run: RunLayout, previous: str | None, tokenizer_hash: str) -> str:
+    """Of the parts (their manifests hold their checksums), and of whatever else goes into the run's pools."""
+    manifests = [run.part_manifest(shard) for shard in committed_shards(run)]
+    with ThreadPoolExecutor(NUM_REQUESTS) as threads:
+        parts = list(threads.map(sha256_of_file, manifests))
+    content = [parts, previous, tokenizer_hash, read_calibration(run.calibration)]
+    return sha256_of_json(content)[:DIGEST_CHARS]
 
 
 def _build(
@@ -164,7 +184,13 @@ def _build(
     knowledge = knowledge_dataset(run)
     try:
         store = _open(layout, previous, tokenizer_hash, vocab_size) if previous else None
-        header = StoreHeader(version, vocab_size, tokenizer_hash, source=run.root.name)
+        header = StoreHeader(
+            version,
+            vocab_size,
+            tokenizer_hash,
+            source=run.root.name,
+            history_cutoff=_latest_cutoff(knowledge, store),
+        )
         with built(layout.datastore / version, HEADER) as root:
             builder = DatastoreBuilder(root, header, store)
             for kind, group in _pools(knowledge):
@@ -185,6 +211,16 @@ def _pools(knowledge: ds.Dataset) -> list[tuple[str, str]]:
         table = pa.Table.from_batches([batch]).group_by(["kind", "group"]).aggregate([])
         found.update(zip(table["kind"].to_pylist(), table["group"].to_pylist(), strict=True))
     return sorted(found)
+
+
+def _latest_cutoff(knowledge: ds.Dataset, previous: Datastore | None) -> datetime | None:
+    """Of the texts of both; None if `previous` does not know its own."""
+    before = NO_EVENTS if previous is None else previous.header.history_cutoff
+    if before is None:
+        return None
+    batches = knowledge.to_batches(columns=["history_cutoff"])
+    found = [pc.max(batch["history_cutoff"]).as_py() for batch in batches]
+    return max([before, *(latest.astimezone(UTC) for latest in found if latest is not None)])
 
 
 def _documents(knowledge: ds.Dataset, rows: pc.Expression) -> Iterator[Document]:

@@ -27,6 +27,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,7 @@ class StoreHeader:
     segments: tuple[SegmentEntry, ...] = field(default=())
     calibration_checksum: str | None = None  # sha256 of calibration.json, hex; None: there is none
     directories: Mapping[str, DirectoryEntry] = field(default_factory=dict)  # by kind
+    history_cutoff: datetime | None = None  # no text saw an event at or after it (UTC); None: not known
     format_version: int = FORMAT_VERSION
 
     @property
@@ -109,7 +111,10 @@ class StoreHeader:
 
     def to_json(self) -> str:
         """The header as JSON text."""
-        return json.dumps({**asdict(self), "dtype": self.dtype.str}, indent=1) + "\n"
+        content = {**asdict(self), "dtype": self.dtype.str}
+        if self.history_cutoff is not None:
+            content["history_cutoff"] = self.history_cutoff.isoformat()
+        return json.dumps(content, indent=1) + "\n"
 
     @classmethod
     def read(cls, folder: Path) -> "StoreHeader":
@@ -123,6 +128,8 @@ class StoreHeader:
             raw["segments"] = tuple(SegmentEntry(**entry) for entry in raw["segments"])
             directories = raw.get("directories", {})
             raw["directories"] = {kind: DirectoryEntry(**entry) for kind, entry in directories.items()}
+            if (cutoff := raw.get("history_cutoff")) is not None:
+                raw["history_cutoff"] = datetime.fromisoformat(cutoff)
             header = cls(**raw)
             is_fitting = np.dtype(dtype) == header.dtype
         except (OSError, ValueError, KeyError, TypeError) as error:

@@ -6,6 +6,7 @@ With a local data directory all of these are the files themselves.
 import contextlib
 import fcntl
 import logging
+import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
@@ -13,34 +14,63 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import StorageError
+from pipeline.errors import CorruptPartError, StorageError
 from pipeline.storage.files import TEMPORARY_PREFIX, naming_full_storage, upload
 from pipeline.storage.location import cache_folder, cached_at, is_remote
 
 logger = logging.getLogger(__name__)
 NUM_KEPT = 3  # folders of one kind that a machine keeps, for example versions of the datastore
+Check = Callable[[Path], object]
+"""Raises `CorruptPartError` if what lies in the folder is not whole."""
 
 
-def fetched(folder: Path, check: Callable[[Path], None]) -> Path:
+def fetched(folder: Path, check: Check, recheck: Check | None = None) -> Path:
     """A local folder with the content of immutable `folder`: itself, or this machine's copy.
 
-    Of several processes one copies, the others wait for it. `check` is given a fresh copy, and raises if
-    it is not whole; only then it gets its name.
+    Of several processes one copies, the others wait for it. `check` is given a fresh copy; only if it is
+    whole it gets its name. `recheck` (None: `check`) is given the copy that is there already; one that is
+    not whole is replaced by a fresh one. So `CorruptPartError` says that `folder` itself is not whole.
     """
     if not is_remote(folder):
         return folder
-    copy = cached_at(folder)
-    copy.parent.mkdir(parents=True, exist_ok=True)
-    with (copy.parent / f".lock-{folder.name}").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not copy.exists():
+    with _locked_copy(folder) as copy:
+        if not _is_whole(copy, recheck or check):
             _fetch(folder, copy, check)
-            _forget_oldest(copy.parent)
         copy.touch()
     return copy
 
 
-def _fetch(folder: Path, copy: Path, check: Callable[[Path], None]) -> None:
+def fetched_anew(folder: Path, check: Check) -> Path:
+    """Like `fetched`, but what `folder` holds now is read whether there is a copy or not."""
+    if not is_remote(folder):
+        return folder
+    with _locked_copy(folder) as copy:
+        _fetch(folder, copy, check)
+    return copy
+
+
+@contextmanager
+def _locked_copy(folder: Path) -> Iterator[Path]:
+    copy = cached_at(folder)
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    with (copy.parent / f".lock-{folder.name}").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield copy
+
+
+def _is_whole(copy: Path, recheck: Check) -> bool:
+    if not copy.exists():
+        return False
+    try:
+        recheck(copy)
+    except CorruptPartError as error:
+        logger.warning("this copy is replaced: %s", error)
+        return False
+    return True
+
+
+def _fetch(folder: Path, copy: Path, check: Check) -> None:
+    """Replace `copy` by a fresh one; if that is not whole neither stays, for `folder` is what is broken."""
     temporary = copy.with_name(f"{TEMPORARY_PREFIX}{folder.name}")
     shutil.rmtree(temporary, ignore_errors=True)
     remote: Any = folder
@@ -52,9 +82,34 @@ def _fetch(folder: Path, copy: Path, check: Callable[[Path], None]) -> None:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 remote.fs.get_file(source, str(target))
             check(temporary)
+            _flush(temporary)
+            _forget(copy)
             temporary.rename(copy)
+        except CorruptPartError:
+            _forget(copy)
+            raise
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+    _forget_oldest(copy.parent)
+
+
+def _flush(folder: Path) -> None:
+    """To the disk with all files: after a power loss a copy is whole or not there."""
+    for path in (*folder.rglob("*"), folder):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _forget(copy: Path) -> None:
+    """Remove `copy` at once, whether it is there or not: no other process finds half of it."""
+    old = copy.with_name(f"{TEMPORARY_PREFIX}old-{copy.name}")
+    shutil.rmtree(old, ignore_errors=True)
+    with contextlib.suppress(FileNotFoundError):
+        copy.rename(old)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _forget_oldest(parent: Path) -> None:

@@ -94,8 +94,9 @@ def test_a_disk_that_is_full_when_pools_are_built_leaves_the_version_in_force(no
     assert not list(disk.rglob(".tmp-*"))
 
     (disk / "other").unlink()
-    assert extend_pools(dataset, layout, None, "0", 64) == "run"
-    Datastore.open(dataset.datastore / version_in_force(dataset), "0", 64).verify()
+    version = extend_pools(dataset, layout, None, "0", 64)
+    assert version_in_force(dataset) == version and version.startswith("run-")
+    Datastore.open(dataset.datastore / version, "0", 64).verify()
 
 
 def test_a_disk_that_is_full_when_a_snapshot_is_written_leaves_no_version(disk):

@@ -1,4 +1,6 @@
 import json
+from dataclasses import replace
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
@@ -31,6 +33,18 @@ def test_header_round_trip(tmp_path):
     assert write(tmp_path) == StoreHeader.read(tmp_path)
 
 
+@pytest.mark.parametrize("cutoff", [datetime(1998, 4, 1, tzinfo=UTC), datetime.min.replace(tzinfo=UTC)])
+def test_the_header_keeps_what_its_texts_saw(tmp_path, cutoff):
+    header = replace(write(tmp_path), history_cutoff=cutoff)
+    (tmp_path / "header.json").write_text(header.to_json())
+    assert StoreHeader.read(tmp_path) == header
+
+
+def test_the_header_of_an_earlier_release_does_not_know_it(tmp_path):
+    write(tmp_path, history_cutoff=None)  # left out
+    assert StoreHeader.read(tmp_path).history_cutoff is None
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
@@ -38,6 +52,8 @@ def test_header_round_trip(tmp_path):
         ({"dtype": "<u4"}, "does not fit a vocabulary of 1000"),
         ({"dtype": "nonsense"}, "unreadable header"),
         ({"segments": None}, "unreadable header"),
+        ({"history_cutoff": "yesterday"}, "unreadable header"),
+        ({"history_cutoff": 1998}, "unreadable header"),
         ({"colour": "red"}, "unreadable header"),
         ({"segments": [{"kind": "item"}]}, "unreadable header"),
     ],

@@ -1,13 +1,14 @@
 """Copies of what lies in a store, here fsspec's store in memory; tests of faults use a real S3 server."""
 
 import os
+from pathlib import Path
 
 import pytest
 
 from pipeline.errors import CorruptPartError, StorageError
 from pipeline.storage.files import remove_folder, write_json, write_text
 from pipeline.storage.location import cache_folder, data_path, is_remote, missing_store
-from pipeline.storage.node_cache import NUM_KEPT, appendable, built, fetched
+from pipeline.storage.node_cache import NUM_KEPT, appendable, built, fetched, fetched_anew
 
 
 @pytest.fixture(autouse=True)
@@ -48,6 +49,64 @@ def test_a_folder_is_copied_once_and_only_a_whole_copy_gets_its_name(store, cach
     assert (copy / "user" / "drama.tokens").read_text() == "tokens"
     remove_folder(folder)
     assert fetched(folder, whole) == copy  # without asking the store again
+
+
+def test_a_copy_that_is_not_whole_is_replaced_once_by_what_the_store_has(store, cache):
+    folder = store / "v1"
+    write_text("whole", folder / "header")
+    write_text("tokens", folder / "user" / "drama.tokens")
+    copy = fetched(folder, whole)
+    (copy / "user" / "drama.tokens").unlink()
+    (copy / "header").write_text("ha")
+    assert fetched(folder, whole) == copy
+    assert (copy / "user" / "drama.tokens").read_text() == "tokens"
+
+    (copy / "header").write_text("ha")
+    write_text("half", folder / "header")
+    with pytest.raises(CorruptPartError):
+        fetched(folder, whole)
+    assert not copy.exists() and not list(cache.rglob(".tmp-*"))
+
+
+def test_a_copy_that_cannot_be_replaced_stays(store, monkeypatch):
+    folder = store / "v1"
+    write_text("whole", folder / "header")
+    copy = fetched(folder, whole)
+
+    def fail(*_):
+        raise ConnectionError("planted")
+
+    monkeypatch.setattr(type(folder.fs), "get_file", fail)
+    with pytest.raises(ConnectionError):
+        fetched_anew(folder, whole)
+    assert fetched(folder, whole) == copy
+
+
+def test_what_the_store_holds_now_is_read_whatever_the_copy_holds(store):
+    folder = store / "v1"
+    write_text("whole", folder / "header")
+    copy = fetched(folder, whole)
+    write_text("half", folder / "header")
+    assert fetched(folder, whole) == copy
+    with pytest.raises(CorruptPartError):
+        fetched_anew(folder, whole)
+    assert not copy.exists()
+    write_text("whole", folder / "header")
+    assert fetched_anew(folder, whole) == copy and copy.exists()
+
+
+def test_a_copy_is_on_the_disk_before_it_gets_its_name(store, monkeypatch):
+    flushed = []
+    monkeypatch.setattr(
+        os, "fsync", lambda descriptor: flushed.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+    )
+    folder = store / "v1"
+    write_text("whole", folder / "header")
+    write_text("tokens", folder / "user" / "drama.tokens")
+    flushed.clear()
+    parent = fetched(folder, whole).parent / ".tmp-v1"
+    expected = [parent, parent / "header", parent / "user", parent / "user" / "drama.tokens"]
+    assert sorted(flushed) == expected
 
 
 def test_old_copies_make_room(store):

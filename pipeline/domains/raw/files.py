@@ -6,12 +6,16 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.domains.raw.columns import there_are
+from pipeline.domains.raw.columns import listed, shortened, there_are
 from pipeline.domains.raw.failures import CONTENT, LINE, FailureLog, reject
 from pipeline.domains.raw.fields import field_columns, split_fields
+from pipeline.domains.raw.joined import join_records
 from pipeline.domains.raw.lines import LineBlock, read_line_blocks
+from pipeline.domains.raw.quotes import Quoting
 from pipeline.domains.raw.sources import AnyFile
 from pipeline.errors import DataError
+
+MAX_LINE_SHOWN = 200
 
 
 @dataclass(frozen=True)
@@ -20,7 +24,8 @@ class RawFormat:
 
     `columns`: the names of all fields; empty: the first line names them. `names`: what this package
     calls a column of the header; a type behind a colon (`item_id:token`) is dropped first.
-    `fallback_encoding`: for the lines that are not UTF-8.
+    `fallback_encoding`: for the lines that are not UTF-8. `quoted`: by the rules of CSV, `quotes.Quoting`,
+    unless the separator has several characters.
     """
 
     separator: str
@@ -29,6 +34,11 @@ class RawFormat:
     quoted: bool = False
     escape: str | None = None
     fallback_encoding: str | None = None
+
+    @property
+    def quoting(self) -> Quoting | None:
+        """How values are quoted, if they are."""
+        return Quoting.of(self.separator, self.escape) if self.quoted else None
 
 
 @dataclass(frozen=True)
@@ -44,10 +54,14 @@ class RawFile:
 def read_rows(raw: RawFile, log: FailureLog) -> Iterator[pa.Table]:
     """Yield tables of string columns (required, then the optional ones that exist), LINE and CONTENT.
 
-    Broken and undecodable lines go to `log`. Raises `DataError` if the header lacks a required column.
+    A row has the number of its first line: a quoted value may span lines. Broken and undecodable rows go to
+    `log`. Raises `DataError` if the header lacks a required column.
     """
     header: tuple[str, ...] | None = raw.format.columns or None
-    for block in read_line_blocks(raw.path, raw.format.fallback_encoding):
+    blocks = read_line_blocks(raw.path, raw.format.fallback_encoding)
+    if (quoting := raw.format.quoting) is not None:
+        blocks = join_records(blocks, quoting)
+    for block in blocks:
         if header is None and len(block.text):
             header = _header(raw, block)
             block = LineBlock(block.numbers[1:], block.text[1:], block.raw[1:])
@@ -65,10 +79,7 @@ def read_all_rows(raw: RawFile, log: FailureLog) -> pa.Table:
 
 
 def _header(raw: RawFile, block: LineBlock) -> tuple[str, ...]:
-    first = (
-        split_fields(block.text[:1], raw.format.separator, raw.format.quoted, raw.format.escape)[0].as_py()
-        or []
-    )
+    first = split_fields(block.text[:1], raw.format.separator, raw.format.quoting)[0].as_py() or []
     known = {*raw.format.names, *raw.required, *raw.optional}
     found = [name if name in known else name.split(":")[0] for name in map(str.strip, first)]
     header = tuple(raw.format.names.get(name, name) for name in found)
@@ -77,24 +88,42 @@ def _header(raw: RawFile, block: LineBlock) -> tuple[str, ...]:
         spelled = {ours: theirs for theirs, ours in raw.format.names.items()}
         looked_for = [spelled.get(name, name) for name in missing]
         raise DataError(
-            f"{raw.path}: line 1 should name the columns once each, but lacks {', '.join(looked_for)}; "
-            + there_are(looked_for[0], first)
+            f"{raw.path}: line {block.numbers[0]} should name the columns once each, but lacks"
+            f" {listed(looked_for)}; {_what_stands_there(block, looked_for[0], first)}"
         )
     return header
 
 
+def _what_stands_there(block: LineBlock, name: str, found: list[str]) -> str:
+    """The columns; or the line as it is, if it has not several: then it is not read as it is meant."""
+    if len(found) > 1:
+        return there_are(name, found)
+    line = block.text[0].as_py()
+    shown = shortened(_shown(block.raw[0].as_py()) if line is None else line, MAX_LINE_SHOWN)
+    return f"it reads {shown!r}: look at `separator` and `encoding`"
+
+
 def _columns(raw: RawFile, block: LineBlock, header: tuple[str, ...], log: FailureLog) -> pa.Table:
     block = _decodable(block, log)
-    fields = split_fields(block.text, raw.format.separator, raw.format.quoted, raw.format.escape)
+    fields = split_fields(block.text, raw.format.separator, raw.format.quoting, len(header))
     found = pc.fill_null(pc.list_value_length(fields), 0)
     rows = pa.table({LINE: block.numbers, CONTENT: block.text, "fields": fields, "found": found})
     rows = reject(rows, pc.is_null(rows["fields"]), "quotes do not match", log)
-    wrong = pc.not_equal(rows["found"], len(header))
-    rows = reject(rows, wrong, f"{{found}} fields instead of {len(header)}", log)
+    rows = _with_fields(rows, len(header), log)
     wanted = (*raw.required, *(name for name in raw.optional if name in header))
     positions = tuple(header.index(name) for name in wanted)
     values = field_columns(rows["fields"].combine_chunks(), len(header), positions)
     return pa.table([*values, rows[LINE], rows[CONTENT]], names=[*wanted, LINE, CONTENT])
+
+
+def _with_fields(rows: pa.Table, num_fields: int, log: FailureLog) -> pa.Table:
+    """The rows with `num_fields` fields. A stray quote can take good lines along: their number is said."""
+    rows = rows.append_column("num_lines", pc.add(pc.count_substring(rows[CONTENT], "\n"), 1))
+    reason = f"{{found}} fields instead of {num_fields}"
+    wrong = pc.not_equal(rows["found"], num_fields)
+    joined = pc.greater(rows["num_lines"], 1)
+    rows = reject(rows, pc.and_(wrong, joined), f"{reason}, and quotes around {{num_lines}} lines", log)
+    return reject(rows, pc.not_equal(rows["found"], num_fields), reason, log)
 
 
 def _decodable(block: LineBlock, log: FailureLog) -> LineBlock:
@@ -102,9 +131,11 @@ def _decodable(block: LineBlock, log: FailureLog) -> LineBlock:
     if not block.text.null_count:
         return block
     bad, good = pc.is_null(block.text), pc.is_valid(block.text)
-    shown = [
-        line.rstrip(b"\r\n").decode("ascii", "backslashreplace") for line in block.raw.filter(bad).to_pylist()
-    ]
+    shown = [_shown(line) for line in block.raw.filter(bad).to_pylist()]
     reasons = pa.repeat("bytes that do not decode as text", len(shown))
     log.add(block.numbers.filter(bad), reasons, pa.array(shown, pa.string()))
     return LineBlock(block.numbers.filter(good), block.text.filter(good), block.raw.filter(good))
+
+
+def _shown(line: bytes) -> str:
+    return line.rstrip(b"\r\n").decode("ascii", "backslashreplace")

@@ -91,13 +91,18 @@ def _decoded(raw: pa.Array, first: int, fallback_encoding: str | None) -> LineBl
 
 def _decode(line: bytes, fallback_encoding: str | None) -> str | None:
     """The text of `line`, or null. A C1 control is no text: it betrays another encoding."""
+    text = _in_encoding(line, "utf-8")
+    if text is not None or fallback_encoding is None:
+        return text
+    text = _in_encoding(line, fallback_encoding)
+    return None if text is None or any("\x80" <= character <= "\x9f" for character in text) else text
+
+
+def _in_encoding(line: bytes, encoding: str) -> str | None:
     try:
-        return line.decode()
+        return line.decode(encoding)
     except UnicodeDecodeError:
-        if fallback_encoding is None:
-            return None
-    text = line.decode(fallback_encoding)
-    return None if any("\x80" <= character <= "\x9f" for character in text) else text
+        return None
 
 
 def lines_at(path: AnyFile, fallback_encoding: str | None, numbers: pa.Array) -> pa.Array:

@@ -48,7 +48,7 @@ class FailureLog:
         check_bad_rows([self], max_bad_fraction)
 
     def table(self) -> pa.Table:
-        """The bad rows as a FAILED table, in the order of the file."""
+        """The bad rows as a FAILED table, in the order of the file; `file` is its whole location."""
         bad = pa.concat_tables([_BAD.empty_table(), *self._bad]).sort_by("line")
         if self.num_bad > self._num_listed:
             rest = f"{self.num_bad - self._num_listed} more rows are bad; they are not listed"
@@ -56,7 +56,7 @@ class FailureLog:
         num_rows = bad.num_rows
         columns = {
             "stage": pa.repeat("read", num_rows),
-            "file": pa.repeat(self.path.name, num_rows),
+            "file": pa.repeat(str(self.path), num_rows),
             "line": bad["line"],
             "entity_id": pa.nulls(num_rows, pa.string()),
             "kind": pa.nulls(num_rows, pa.string()),
@@ -80,7 +80,7 @@ def check_bad_rows(logs: Sequence[FailureLog], max_bad_fraction: float) -> None:
     raise DataError(
         f"{where}: {num_bad} of {num_rows} rows are bad, more than"
         f" dataset.max_bad_fraction={max_bad_fraction:g} allows; first, line {first['line']}"
-        f"{f' of {worst.path.name}' if len(logs) > 1 else ''}: {first['reason']}"
+        f"{f' of {worst.path}' if len(logs) > 1 else ''}: {first['reason']}"
     )
 
 

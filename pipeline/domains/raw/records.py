@@ -5,6 +5,7 @@ stays a timestamp.
 """
 
 import ast
+import json
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -16,15 +17,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.domains.raw.columns import there_are
-from pipeline.domains.raw.failures import CONTENT, LINE, FailureLog
+from pipeline.domains.raw.failures import CONTENT, LINE, FailureLog, reject
 from pipeline.domains.raw.lines import read_line_blocks
 from pipeline.domains.raw.sources import UNREADABLE, Source
+from pipeline.domains.raw.texts import LARGEST_EXACT_FLOAT, LIST_SEPARATOR, MAX_DEPTH, as_texts, encodable
 from pipeline.errors import DataError
 from pipeline.schemas import TIMESTAMP
 
-LIST_SEPARATOR = "\x1f"  # the unit separator of ASCII
 PARQUET_BATCH_ROWS = 131_072
-LARGEST_EXACT_FLOAT = 2.0**53
 
 Parse = Callable[[str], dict[str, Any] | None]
 _PARQUET_ERRORS = (
@@ -52,7 +52,7 @@ class JsonKeys:
             del self._missing[name]
         if self._missing and len(self._found) < MAX_KEYS:
             for record in records:
-                self._found.update(dict.fromkeys(record))
+                self._found.update(dict.fromkeys(map(encodable, record)))
 
     def require(self, where: str) -> None:
         """Raise `DataError` naming `where` for a wanted key that no record had, if there were records."""
@@ -62,12 +62,22 @@ class JsonKeys:
 
 
 def parse_json(line: str) -> dict[str, Any] | None:
-    """The object that `line` holds; None if it holds anything else."""
+    """The object that `line` holds; None if it holds anything else. `NaN`, which Python writes, is null."""
     try:
         value = _json.decode(line)
     except (msgspec.DecodeError, RecursionError, UnicodeError):
-        return None
+        value = _with_constants(line)
     return value if isinstance(value, dict) else None
+
+
+def _with_constants(line: str) -> Any:
+    """What a line holds that is JSON but for the numbers that JSON lacks; None if it is not."""
+    if "NaN" not in line and "Infinity" not in line:
+        return None
+    try:
+        return json.loads(line, parse_constant=lambda name: None if name == "NaN" else float(name))
+    except (ValueError, RecursionError):
+        return None
 
 
 def parse_literal(line: str) -> dict[str, Any] | None:
@@ -94,49 +104,32 @@ def read_json_rows(
         if not len(block.text):
             continue
         log.count(len(block.text))
-        records = [None if line is None else parse(line) for line in block.text.to_pylist()]
-        good = np.array([record is not None for record in records], dtype=bool)
-        if not good.all():
-            bad = pa.array(~good)
-            reasons = pa.repeat("not a JSON object", int((~good).sum()))
-            log.add(block.numbers.filter(bad), reasons, pc.fill_null(block.text.filter(bad), ""))
+        records = [None if line is None else _parsed(line, parse) for line in block.text.to_pylist()]
+        rows = pa.table({LINE: block.numbers, CONTENT: pc.fill_null(block.text, "")})
+        is_record = pa.array([record is not None for record in records])
+        rows = reject(rows, pc.invert(is_record), "not a JSON object", log)
         kept = [record for record in records if record is not None]
         keys.see(kept)
-        values = {
-            ours: pa.array([_as_text(record.get(key)) for record in kept], pa.string())
-            for ours, key in columns.items()
-        }
-        yield pa.table(
-            {**values, LINE: block.numbers.filter(pa.array(good)), CONTENT: block.text.filter(pa.array(good))}
-        )
+        yield _with_columns(rows, kept, columns, log)
 
 
-def _as_text(value: Any) -> str | None:
-    if value is None:
-        return None
-    if isinstance(value, str):
-        return _encodable(value)
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float):
-        return str(int(value)) if value.is_integer() and abs(value) < LARGEST_EXACT_FLOAT else repr(value)
-    if isinstance(value, list | tuple | set):
-        return LIST_SEPARATOR.join(text for text in map(_as_text, value) if text)
-    if isinstance(value, dict):
-        return ", ".join(f"{key}: {text}" for key, member in value.items() if (text := _as_text(member)))
-    return _as_number(value)
-
-
-def _as_number(value: Any) -> str | None:
+def _parsed(line: str, parse: Parse) -> dict[str, Any] | None:
     try:
-        return str(value)
-    except ValueError:  # an integer of more digits than Python writes
+        return parse(line)
+    except RecursionError:
         return None
 
 
-def _encodable(text: str) -> str:
-    """`text` without lone surrogates, which no file can hold."""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+def _with_columns(
+    rows: pa.Table, records: list[dict[str, Any]], columns: dict[str, str], log: FailureLog
+) -> pa.Table:
+    values = {}
+    too_deep = np.zeros(len(records), dtype=bool)
+    for ours, key in columns.items():
+        values[ours], deep = as_texts([record.get(key) for record in records])
+        too_deep |= deep
+    rows = pa.table({**values, LINE: rows[LINE], CONTENT: rows[CONTENT]})
+    return reject(rows, pa.array(too_deep), f"a value is nested more than {MAX_DEPTH} deep", log)
 
 
 def read_parquet_rows(source: Source, columns: dict[str, str], log: FailureLog) -> Iterator[pa.Table]:

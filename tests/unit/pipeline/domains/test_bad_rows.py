@@ -1,5 +1,7 @@
 """Every kind of bad row: recorded with file, line and reason, and kept out of the tables."""
 
+from pathlib import PurePath
+
 import pytest
 
 from pipeline.domains import read_domain
@@ -8,7 +10,7 @@ from pipeline.errors import DataError
 
 
 def failures(tables):
-    return [(row["file"], row["line"], row["reason"]) for row in tables.failed.to_pylist()]
+    return [(PurePath(row["file"]).name, row["line"], row["reason"]) for row in tables.failed.to_pylist()]
 
 
 def append(path, *rows):

@@ -94,7 +94,7 @@ def test_every_layout_is_recognized(tmp_path, write):
     assert tables.interactions.num_rows == 5
     assert {time.year for time in tables.interactions["timestamp"].to_pylist()} == {2009}
     [bad] = tables.failed.to_pylist()
-    assert (bad["file"], bad["line"]) == ("meta.json.gz", 3)
+    assert (bad["file"], bad["line"]) == (str(tmp_path / "meta.json.gz"), 3)
 
 
 def test_the_k_core_drops_who_has_too_little(tmp_path):

@@ -35,7 +35,8 @@ def write_domain(tables: DomainTables, folder: Path) -> None:
 
 def attribute_maps(columns: Mapping[str, pa.Array], num_rows: int) -> pa.MapArray:
     """One map of strings for each row, from string columns of `num_rows` values; nulls are left out."""
-    present = np.array([column.is_valid() for column in columns.values()], dtype=bool).reshape(-1, num_rows)
+    present = np.array([column.is_valid() for column in columns.values()], dtype=bool)
+    present = present.reshape(len(columns), num_rows)
     rows, keys = np.nonzero(present.T)
     offsets = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=num_rows))]).astype(np.int32)
     names = pa.array(list(columns), pa.string()).take(pa.array(keys))

@@ -42,6 +42,17 @@ def with_timestamps(rows: pa.Table, log: FailureLog, micros_per_unit: int = 1_00
     return _replaced(kept, "timestamp", micros.cast(TIMESTAMP))
 
 
+def within_range(rows: pa.Table, times: pa.ChunkedArray, what: str, log: FailureLog) -> pa.Table:
+    """The rows whose `times` (TIMESTAMP, no nulls) other code can count with, these as `timestamp`.
+
+    `what` names a time in the reason.
+    """
+    micros = times.cast(pa.int64())
+    outside = pc.or_(pc.less(micros, 0), pc.greater(micros, MAX_TIMESTAMP_SEC * 1_000_000))
+    kept = reject(rows, outside, f"{what} is not from 1970 to 9999-12-31 23:59:59", log)
+    return _replaced(kept, "timestamp", times.filter(pc.invert(outside)))
+
+
 def _replaced(rows: pa.Table, column: str, values: pa.ChunkedArray) -> pa.Table:
     return rows.set_column(rows.schema.get_field_index(column), column, values)
 

@@ -1,10 +1,13 @@
 """Users and items of a tabular domain."""
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.domains.raw.failures import CONTENT, LINE, FailureLog, reject
+from pipeline.domains.raw.failures import CONTENT, LINE, MAX_CONTENT_CHARACTERS, FailureLog, reject
 from pipeline.domains.raw.records import LIST_SEPARATOR
 from pipeline.domains.tables import attribute_maps
 from pipeline.domains.tabular.rows import RawTable, read_table_rows, require_rows
@@ -14,6 +17,8 @@ from pipeline.settings import CategoriesColumnSettings, ItemsTableSettings, User
 
 ATTRIBUTE = "attribute:"  # before the names of attributes, which may be any text
 MAX_ATTRIBUTE_CHARACTERS = 1000  # twice what a prompt shows of one
+MAX_TITLE_CHARACTERS = 1000  # five times what a prompt shows
+MAX_CATEGORIES_CHARACTERS = 20_000  # of one item, all together; a prompt shows twenty categories
 
 
 def item_columns(settings: ItemsTableSettings) -> dict[str, str]:
@@ -36,36 +41,40 @@ def read_items(table: RawTable, settings: ItemsTableSettings, wanted: pa.Array |
 
     `wanted`: the ids of the items to keep; the others are passed over and cost no memory.
     """
+    categories = _categories(settings)
+    bounded = partial(_bounded_items, categories=categories)
     parts = []
-    for log, rows in _unique_rows(table, "item_id", "item", needed="title", wanted=wanted):
+    for log, rows in _unique_rows(table, "item_id", "item", bounded, wanted):
         rows = with_values(rows, "title", "title", log)
-        title = pc.utf8_trim_whitespace(rows["title"])
-        rows = rows.set_column(rows.schema.get_field_index("title"), "title", title)
         parts.append(_with_attributes(rows, list(settings.attributes)))
     rows = _merged(table, parts)
-    lists = _category_lists(rows, _categories(settings))
+    lists = _category_lists(rows, categories)
     rows = rows.select(["item_id", "title", "attributes"]).append_column("categories", lists)
     return conform(rows, ITEMS, table.place, unique=("item_id",))
 
 
 def read_users(table: RawTable, settings: UsersTableSettings) -> pa.Table:
     """The users of all files, as a USERS table; bad rows are in the logs of `table`."""
-    unique = _unique_rows(table, "user_id", "user", needed="user_id")
+    unique = _unique_rows(table, "user_id", "user", partial(_bounded, needed="user_id"))
     parts = [_with_attributes(rows, list(settings.attributes)) for _, rows in unique]
     rows = _merged(table, parts).select(["user_id", "attributes"])
     return conform(rows, USERS, table.place, unique=("user_id",))
 
 
 def _unique_rows(
-    table: RawTable, column: str, what: str, needed: str, wanted: pa.Array | None = None
+    table: RawTable,
+    column: str,
+    what: str,
+    bounded: Callable[[pa.Table], pa.Table],
+    wanted: pa.Array | None = None,
 ) -> list[tuple[FailureLog, pa.Table]]:
-    """For each file its rows with an id that no earlier row has; lines are kept where `needed` lacks."""
+    """For each file its rows with an id that no earlier row has, blocks made smaller by `bounded`."""
     by_log: dict[int, tuple[FailureLog, list[pa.Table]]] = {}
     for log, rows in read_table_rows(table):
         rows = with_values(rows, column, f"{what} id", log)
         if wanted is not None:
             rows = rows.filter(pc.is_in(rows[column], value_set=wanted))
-        by_log.setdefault(id(log), (log, []))[1].append(_bounded(rows, needed))
+        by_log.setdefault(id(log), (log, []))[1].append(bounded(rows))
     require_rows(table)
     seen = pa.array([], pa.string())
     unique = []
@@ -81,15 +90,34 @@ def _unique_rows(
 def _bounded(rows: pa.Table, needed: str) -> pa.Table:
     """`rows` without what would fill the memory: metadata can be kilobytes a line.
 
-    Raw lines stay only where `needed` lacks; attributes are cut to MAX_ATTRIBUTE_CHARACTERS.
+    The start of a raw line stays only where `needed` lacks; attributes are cut to MAX_ATTRIBUTE_CHARACTERS.
     """
     line = pc.if_else(is_blank(rows[needed]), rows[CONTENT], "")
-    rows = rows.set_column(rows.schema.get_field_index(CONTENT), CONTENT, line)
-    for position, name in enumerate(rows.column_names):
-        if name.startswith(ATTRIBUTE) and rows[name].type == pa.string():
+    rows = _replaced(rows, CONTENT, pc.utf8_slice_codeunits(line, 0, MAX_CONTENT_CHARACTERS))
+    for name in rows.column_names:
+        if name.startswith(ATTRIBUTE):
             cut = pc.utf8_slice_codeunits(rows[name], 0, MAX_ATTRIBUTE_CHARACTERS)
-            rows = rows.set_column(position, name, cut)
+            rows = _replaced(rows, name, cut)
     return rows
+
+
+def _bounded_items(rows: pa.Table, categories: CategoriesColumnSettings | None) -> pa.Table:
+    """As `_bounded`; titles, trimmed, and categories, joined by LIST_SEPARATOR, are cut as well."""
+    rows = _bounded(rows, needed="title")
+    title = pc.utf8_slice_codeunits(pc.utf8_trim_whitespace(rows["title"]), 0, MAX_TITLE_CHARACTERS)
+    rows = _replaced(rows, "title", title)
+    if categories is None:
+        return rows
+    texts = rows["categories"]
+    if categories.separator is not None:
+        texts = pc.replace_substring(texts, categories.separator, LIST_SEPARATOR)
+    cut = pc.utf8_slice_codeunits(texts, 0, MAX_CATEGORIES_CHARACTERS)
+    whole = pc.replace_substring_regex(cut, f"{LIST_SEPARATOR}[^{LIST_SEPARATOR}]*$", "")
+    return _replaced(rows, "categories", pc.if_else(pc.equal(cut, texts), texts, whole))
+
+
+def _replaced(rows: pa.Table, name: str, values: pa.ChunkedArray) -> pa.Table:
+    return rows.set_column(rows.schema.get_field_index(name), name, values)
 
 
 def _merged(table: RawTable, parts: list[pa.Table]) -> pa.Table:
@@ -100,16 +128,11 @@ def _merged(table: RawTable, parts: list[pa.Table]) -> pa.Table:
 def _with_attributes(rows: pa.Table, names: list[str]) -> pa.Table:
     columns = {}
     for name in names:
-        text = pc.replace_substring(_text(rows[ATTRIBUTE + name]), LIST_SEPARATOR, ", ")
+        text = pc.replace_substring(rows[ATTRIBUTE + name], LIST_SEPARATOR, ", ")
         columns[name] = _combined(pc.if_else(pc.equal(text, ""), None, text))
     maps = attribute_maps(columns, rows.num_rows)
     kept = [name for name in rows.column_names if name != LINE and not name.startswith(ATTRIBUTE)]
     return rows.select(kept).append_column("attributes", maps)
-
-
-def _text(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Dates of Parquet as text, everything else is text already."""
-    return column if column.type == pa.string() else pc.strftime(column, "%Y-%m-%d")
 
 
 def _combined(column: pa.ChunkedArray | pa.Array) -> pa.Array:
@@ -121,10 +144,7 @@ def _category_lists(rows: pa.Table, settings: CategoriesColumnSettings | None) -
     """Each row's different categories in the order of the file; blank ones are none."""
     if settings is None:
         return pa.array([[]] * rows.num_rows, pa.list_(pa.string()))
-    texts = pc.fill_null(_text(rows["categories"]), "")
-    if settings.separator is not None:
-        texts = pc.replace_substring(texts, settings.separator, LIST_SEPARATOR)
-    encoded = _combined(texts).dictionary_encode()
+    encoded = _combined(pc.fill_null(rows["categories"], "")).dictionary_encode()
     lists = pa.array([_different(text) for text in encoded.dictionary.to_pylist()], pa.list_(pa.string()))
     return lists.take(pa.array(np.asarray(encoded.indices)))
 

@@ -1,25 +1,22 @@
 """Interactions of a tabular domain: checked, typed, and freed of repetitions across files."""
 
-from datetime import UTC, datetime
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.domains.interactions import InteractionRules
-from pipeline.domains.raw.failures import LINE, FailureLog, reject
+from pipeline.domains.raw.failures import LINE, FailureLog
 from pipeline.domains.tabular.rows import RawTable, read_table_rows
+from pipeline.domains.tabular.times import with_times
 from pipeline.domains.validation import (
     repeated_interactions,
     with_known,
     with_ratings,
-    with_timestamps,
     with_values,
 )
 from pipeline.schemas import INTERACTIONS, TIMESTAMP, conform
 from pipeline.settings import InteractionsTableSettings, RatingColumnSettings, TimestampColumnSettings
 
-MICROS = {"s": 1_000_000, "ms": 1_000, "us": 1}
 IMPLICIT = "__implicit"
 
 
@@ -83,36 +80,6 @@ def _with_feedback(
     rows = rows.set_column(position, "rating", stand_in).append_column(IMPLICIT, implicit)
     rows = with_ratings(rows, rules.min_rating, rules.max_rating, log)
     return rows.set_column(position, "rating", pc.if_else(rows[IMPLICIT], None, rows["rating"]))
-
-
-def with_times(rows: pa.Table, unit: str, log: FailureLog) -> pa.Table:
-    """The rows whose `timestamp` is a moment in `unit`, now as TIMESTAMP; a typed column is that already."""
-    position = rows.schema.get_field_index("timestamp")
-    column = rows["timestamp"]
-    if pa.types.is_timestamp(column.type):
-        return reject(rows, pc.is_null(column), "no timestamp", log)
-    rows = rows.set_column(position, "timestamp", pc.fill_null(column, ""))
-    if unit != "iso":
-        return with_timestamps(rows, log, micros_per_unit=MICROS[unit])
-    times = _iso_times(rows["timestamp"])
-    kept = reject(rows, pc.is_null(times), "timestamp '{timestamp}' is not an ISO date or time", log)
-    return kept.set_column(position, "timestamp", times.drop_null())
-
-
-def _iso_times(texts: pa.ChunkedArray) -> pa.ChunkedArray:
-    try:
-        return texts.cast(pa.timestamp("us")).cast(TIMESTAMP)
-    except pa.ArrowInvalid:
-        moments = pa.array([_iso_time(text) for text in texts.to_pylist()], TIMESTAMP)
-        return pa.chunked_array([moments])
-
-
-def _iso_time(text: str) -> datetime | None:
-    try:
-        moment = datetime.fromisoformat(text.strip())
-        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
-    except (ValueError, OverflowError):
-        return None
 
 
 def _without_repetitions(

@@ -7,13 +7,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.domains.interactions import InteractionRules
-from pipeline.domains.raw.failures import check_bad_rows
 from pipeline.domains.raw.records import Parse, parse_json
 from pipeline.domains.tables import DomainTables, users_of
 from pipeline.domains.tabular.core import k_core
 from pipeline.domains.tabular.entities import item_columns, read_items, read_users, user_columns
 from pipeline.domains.tabular.feedback import feedback_columns, read_feedback
-from pipeline.domains.tabular.rows import RawTable, require_rows
+from pipeline.domains.tabular.rows import RawTable, check_rows
 from pipeline.errors import ConfigError
 from pipeline.settings import DatasetSettings, ItemsTableSettings, TabularSettings
 
@@ -34,7 +33,8 @@ def read_tables(
 ) -> DomainTables:
     """Read `tables`, named `field` in messages; `parse` and `may_lack_keys` are about JSON, see `RawTable`.
 
-    With a k-core the items are read twice: first only who they are, then all about those that stay.
+    With a k-core the items are read twice: first only who they are, then all about those that stay. Bad
+    items then count by the interactions that they cost: most of a catalogue may be outside the core.
     """
     limit = settings.max_bad_fraction
     raw_table = partial(RawTable, base=settings.raw, parse=parse, may_lack_keys=may_lack_keys)
@@ -42,19 +42,18 @@ def read_tables(
     first = _without_details(tables.items) if is_core else tables.items
     items_table = raw_table(f"{field}.items", first, columns=item_columns(first))
     items = read_items(items_table, first)
-    check_bad_rows(items_table.logs, limit)
+    check_rows(items_table, 1.0 if is_core else limit)
     logs = list(items_table.logs)
     users = None
     if tables.users is not None:
         users_table = raw_table(f"{field}.users", tables.users, columns=user_columns(tables.users))
         users = read_users(users_table, tables.users)
-        check_bad_rows(users_table.logs, limit)
+        check_rows(users_table, limit)
         logs += users_table.logs
     columns = feedback_columns(tables.interactions)
     feedback_table = raw_table(f"{field}.interactions", tables.interactions, columns=columns)
     interactions = read_feedback(feedback_table, tables.interactions, _rules(items, users, settings))
-    require_rows(feedback_table)
-    check_bad_rows(feedback_table.logs, limit)
+    check_rows(feedback_table, limit)
     if users is None:
         users = users_of(interactions)
     failed = pa.concat_tables([log.table() for log in [*logs, *feedback_table.logs]])

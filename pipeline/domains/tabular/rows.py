@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.domains.raw.failures import FailureLog
+from pipeline.domains.raw.failures import FailureLog, check_bad_rows
 from pipeline.domains.raw.files import RawFile, RawFormat, read_rows
 from pipeline.domains.raw.records import JsonKeys, Parse, parse_json, read_json_rows, read_parquet_rows
 from pipeline.domains.raw.sources import Source, find_sources
@@ -22,6 +22,7 @@ FORMATS = {
     ".csv": "csv", ".tsv": "tsv", ".tab": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl",
     ".parquet": "parquet", ".pq": "parquet", ".brotli": "parquet",
 }  # fmt: skip
+IDS = ("user_id", "item_id")
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,9 @@ class RawTable:
 def read_table_rows(table: RawTable) -> Iterator[tuple[FailureLog, pa.Table]]:
     """Yield the rows of every file, string columns with LINE and CONTENT, with the log of their file.
 
-    Texts that the settings call null values are null. Raises `DataError` for missing files and columns, and
-    at the end for a key that no record of JSON files had: writers leave nulls out, but not all of a column.
+    A typed column `timestamp` stays what it is. Texts that the settings call null values are null. Raises
+    `DataError` for missing files and columns, and at the end for a key that no record of JSON files had:
+    writers leave nulls out, but not all of a column.
     """
     sources = find_sources(table.settings.files, table.base, f"{table.place}.files")
     keys = JsonKeys(() if table.may_lack_keys else table.columns.values())
@@ -50,7 +52,7 @@ def read_table_rows(table: RawTable) -> Iterator[tuple[FailureLog, pa.Table]]:
         table.logs.append(log)
         last_message = time.monotonic()
         for rows in _rows_of(source, table, log, keys):
-            yield log, _with_nulls(rows, table)
+            yield log, _as_texts(rows, table)
             if not is_watched() and time.monotonic() - last_message > SECONDS_BETWEEN_MESSAGES:
                 logger.info(
                     "reading %s (file %d of %d): %d rows", source.name, number, len(sources), log.num_rows
@@ -98,15 +100,38 @@ def _text_rows(source: Source, table: RawTable, log: FailureLog, kind: str) -> I
         )
 
 
-def _with_nulls(rows: pa.Table, table: RawTable) -> pa.Table:
+def _as_texts(rows: pa.Table, table: RawTable) -> pa.Table:
     nothing = pa.array(table.settings.null_values, pa.string())
     for position, name in enumerate(table.columns):
         column = rows[name]
-        if column.type == pa.string():
-            rows = rows.set_column(
-                position, name, pc.if_else(pc.is_in(column, value_set=nothing), None, column)
-            )
+        if pa.types.is_timestamp(column.type):
+            if name == "timestamp":
+                continue
+            column = _moments_as_texts(column, is_id=name in IDS)
+        column = pc.if_else(pc.is_in(column, value_set=nothing), None, column)
+        rows = rows.set_column(position, name, column)
     return rows
+
+
+def _moments_as_texts(column: pa.ChunkedArray, is_id: bool) -> pa.ChunkedArray:
+    """Days, as prompts show them; ids keep the time of the day, unless it is midnight."""
+    days = pc.strftime(column, "%Y-%m-%d")
+    if not is_id:
+        return days
+    is_midnight = pc.equal(column, pc.floor_temporal(column, unit="day"))
+    return pc.if_else(is_midnight, days, pc.strftime(column, "%Y-%m-%dT%H:%M:%S"))
+
+
+def check_rows(table: RawTable, max_bad_fraction: float) -> None:
+    """Raise `DataError` if the table has no row, no good row, or too many bad ones."""
+    require_rows(table)
+    num_rows = sum(log.num_rows for log in table.logs)
+    if sum(log.num_bad for log in table.logs) == num_rows:
+        worst = next(log for log in table.logs if log.num_bad)
+        [first] = worst.table().slice(0, 1).to_pylist()
+        where = f"line {first['line']} of {worst.path}"
+        raise DataError(f"{table.place}: none of {num_rows} rows is good; first, {where}: {first['reason']}")
+    check_bad_rows(table.logs, max_bad_fraction)
 
 
 def require_rows(table: RawTable) -> None:

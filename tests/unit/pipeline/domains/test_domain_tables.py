@@ -26,6 +26,11 @@ def test_attributes_leave_nulls_out():
     maps.validate(full=True)
     assert maps.to_pylist() == [[("a", "1"), ("b", "x")], [], [("a", "3")]]
     assert attribute_maps({}, 2).to_pylist() == [[], []]
+    assert (
+        attribute_maps({}, 0).to_pylist()
+        == attribute_maps({"a": pa.array([], pa.string())}, 0).to_pylist()
+        == []
+    )
 
 
 def test_a_million_ratings_with_a_few_bad_ones(tmp_path, dataset):

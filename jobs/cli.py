@@ -24,6 +24,7 @@ from typing import Protocol
 from jobs.config import CONFIG_DIR_VARIABLE, as_yaml, load_settings
 from pipeline.environment import silence_telemetry
 from pipeline.errors import ConfigError, PipelineError, Terminated
+from pipeline.printable import printable
 from pipeline.settings import RunSettings
 from pipeline.storage.files import FULL
 from pipeline.storage.location import data_path, is_remote
@@ -179,7 +180,7 @@ def _show_messages() -> None:
 
 
 def _fail(line: str, exit_code: int) -> int:
-    print(f"error: {' '.join(line.split())}", file=sys.stderr)
+    print(f"error: {printable(' '.join(line.split()))}", file=sys.stderr)
     return exit_code
 
 

@@ -9,12 +9,14 @@ from pydantic import BaseModel, ValidationError
 from jobs.schema_paths import (
     annotation_at,
     dotted,
+    holds_plain_text,
     in_words,
     known_paths,
     literal_values,
     nearest_key,
     nearest_name,
 )
+from pipeline.errors import ConfigError
 
 MAX_SHOWN_CHARACTERS = 80
 BOUNDS = ("greater_than", "less_than", "multiple_of", "too_", "string_too_", "finite_number")
@@ -34,6 +36,21 @@ def unknown_key(name: str, schema: type[BaseModel]) -> str:
     """The line for a key that the settings do not have."""
     nearest = nearest_key(name, known_paths(schema))
     return f"{name}: unknown key" + (f"; did you mean '{nearest}'?" if nearest else "")
+
+
+def reject_unquoted(values: Any, schema: type[BaseModel], path: tuple[Any, ...] = ()) -> None:
+    """Refuse numbers of YAML where a text is meant, as `1990: [x]` or `[0]`: their spelling is lost."""
+    if isinstance(values, dict):
+        for key in values:
+            if not isinstance(key, str):
+                raise ConfigError(f"{dotted(path)}: key {_shown(key)}: must be text; put it in quotes")
+    if isinstance(values, dict | list):
+        for step, member in values.items() if isinstance(values, dict) else enumerate(values):
+            reject_unquoted(member, schema, (*path, step))
+    elif isinstance(values, int | float) and holds_plain_text(annotation := annotation_at(schema, path)):
+        raise ConfigError(
+            f"{dotted(path)}={_shown(values)}: must be {in_words(annotation)}; put it in quotes"
+        )
 
 
 def _line(findings: list[Any], paths: list[tuple[Any, ...]], schema: type[BaseModel], values: Any) -> str:

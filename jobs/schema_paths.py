@@ -54,16 +54,27 @@ def in_words(annotation: Any) -> str:
 
 
 def literal_values(annotation: Any) -> list[str]:
-    """The strings that `annotation` lists."""
+    """The values that `annotation` lists, as they are written."""
     literals = [get_args(member) for member in _members(annotation) if get_origin(member) is Literal]
-    return [value for values in literals for value in values]
+    return [str(value) for values in literals for value in values]
 
 
 def holds_text_only(annotation: Any) -> bool:
     """True if every value other than null is written as a text: no number, list or mapping is allowed."""
     members = [member for member in _members(annotation) if member is not type(None)]
     others = (bool, int, float, dict, list)
-    return not any(_is_settings(_plain(member)) or _plain(member) in others for member in members)
+    return not any(
+        _is_settings(_plain(member)) or _plain(member) in others or _lists_numbers(member)
+        for member in members
+    )
+
+
+def holds_plain_text(annotation: Any) -> bool:
+    """True if every value other than null and groups of keys is a text of any spelling."""
+    plain = [_plain(member) for member in _members(annotation)]
+    return str in plain and all(
+        member in (str, type(None), list) or _is_settings(member) for member in plain
+    )
 
 
 def allows_bool(annotation: Any) -> bool:
@@ -127,6 +138,10 @@ def _member_in_words(member: Any) -> str:
     if _plain(member) is list and literal_values(element := get_args(_without_bounds(member))[0]):
         return f"a list of {', '.join(literal_values(element))}"
     return NAMES_OF_TYPES.get(_plain(member), "a group of keys" if _is_settings(_plain(member)) else "text")
+
+
+def _lists_numbers(member: Any) -> bool:
+    return get_origin(member) is Literal and not all(isinstance(value, str) for value in get_args(member))
 
 
 def _bounds(member: Any) -> list[Any]:

@@ -29,7 +29,9 @@ from pipeline.models.embedded import prepare_embedded_model
 from pipeline.models.folder import check_context, folder_revision, tokenizer_hash
 from pipeline.models.hub import Snapshot, download_snapshot
 from pipeline.models.resolve import HUB_ID, PACKAGE_PREFIX
+from pipeline.printable import printable
 from pipeline.prompts import RenderedPrompts
+from pipeline.prompts.histories import MAX_ATTRIBUTES
 from pipeline.road import choose_entities, group_tables, read_tables, render_chosen
 from pipeline.settings import KINDS, Kind, ModelSettings, PathsSettings, RunSettings
 from pipeline.storage.layout import DatasetLayout, models_folder
@@ -39,6 +41,8 @@ logger = logging.getLogger(__name__)
 NUM_SHOWN_PROMPTS = 3
 MAX_SHOWN_GROUPS = 25
 MAX_SHOWN_REASONS = 5
+# How `domains.raw.failures.FailureLog` ends the list of a file that has more bad rows than are listed.
+UNLISTED = r"^(?P<num>[0-9]+) more rows are bad"
 # Output tokens per second of one worker, for the first run of a model: the embedded model on two CPU
 # cores, and a 7B model on one data-centre GPU. A finished run's own rate is used as soon as there is one.
 FIRST_RUN_TOKENS_PER_SEC = {"cpu": 150.0, "gpu": 2500.0}
@@ -79,6 +83,8 @@ class DryRun:
     """What was understood. `groups` are of the whole domain, prompts of the entities that are asked for."""
 
     num_rows: dict[str, int]  # table -> good rows
+    times: tuple[str, str] | None  # of the first and the last interaction; None: the data has none
+    overfull: dict[str, int]  # what prompts show in part only -> of how many users or items
     bad_rows: list[tuple[str, int, str]]  # (file, number of rows, an example of the reason), most first
     groups: dict[Kind, list[tuple[str, int]]]  # largest first
     prompts: dict[Kind, list[str]]
@@ -87,18 +93,35 @@ class DryRun:
     estimate: TimeEstimate
 
 
-def dry_run(settings: RunSettings) -> DryRun:
-    """Read, group and render as a run would. Raises `PipelineError` as a run would."""
+@dataclass(frozen=True)
+class Understood:
+    """What reading and grouping made of the data."""
+
+    tables: DomainTables
+    groups: pa.Table  # GROUPS, of the whole domain
+    chosen: pa.Table  # those of `groups` that are asked for
+
+
+def understand(settings: RunSettings) -> Understood:
+    """Check what a run needs, read and group. Raises `PipelineError` as a run would."""
     require_drafter_package(settings.drafter.name)
     reject_what_does_not_fit(settings)
     tables = read_tables(settings)
     groups = group_tables(settings, tables)
-    chosen = choose_entities(settings, groups)
-    rendered, _ = render_apart(settings, tables, chosen)
+    return Understood(tables, groups, choose_entities(settings, groups))
+
+
+def dry_run(settings: RunSettings) -> DryRun:
+    """Read, group and render as a run would. Raises `PipelineError` as a run would."""
+    understood = understand(settings)
+    tables, groups = understood.tables, understood.groups
+    rendered, _ = render_apart(settings, tables, understood.chosen)
     if not rendered.prompts.num_rows:
         raise DataError(f"no prompt could be written: {rendered.failed['reason'][0].as_py()}")
     return DryRun(
         num_rows={name: getattr(tables, name).num_rows for name in ("users", "items", "interactions")},
+        times=_times(settings, tables.interactions),
+        overfull=_overfull(tables),
         bad_rows=_bad_rows(tables.failed),
         groups={kind: _sizes(groups, kind) for kind in KINDS},
         prompts={kind: _first_prompts(rendered.prompts, kind) for kind in KINDS},
@@ -154,10 +177,44 @@ def _of_kind(rows: pa.Table, kind: Kind) -> pa.Table:
     return rows.filter(pc.equal(rows["kind"], kind))
 
 
+def _times(settings: RunSettings, interactions: pa.Table) -> tuple[str, str] | None:
+    """First and last time, to the second; Arrow writes years that Python's datetime cannot hold."""
+    tabular = settings.dataset.tabular
+    if tabular is not None and tabular.interactions.timestamp is None:
+        return None
+    ends = pc.min_max(interactions["timestamp"])
+    seconds = pa.timestamp("s")
+    first, last = (ends[end].cast(pa.timestamp("us")).cast(seconds, safe=False) for end in ("min", "max"))
+    return first.cast(pa.string()).as_py(), last.cast(pa.string()).as_py()
+
+
+def _overfull(tables: DomainTables) -> dict[str, int]:
+    """Where more is known than prompts show, by name, and of how many."""
+    columns = {
+        "categories of items": tables.items["categories"],
+        "attributes of items": tables.items["attributes"],
+        "attributes of users": tables.users["attributes"],
+    }
+    counts = {name: _num_longer(column, MAX_ATTRIBUTES) for name, column in columns.items()}
+    return {name: count for name, count in counts.items() if count}
+
+
+def _num_longer(column: pa.ChunkedArray, size: int) -> int:
+    """How many lists or maps of `column` have more than `size` entries."""
+    return sum(int((np.diff(chunk.offsets.to_numpy()) > size).sum()) for chunk in column.chunks)
+
+
 def _bad_rows(failed: pa.Table) -> list[tuple[str, int, str]]:
-    counted = failed.group_by("file", use_threads=False).aggregate([([], "count_all"), ("reason", "first")])
-    rows = [(row["file"] or "", row["count_all"], row["reason_first"]) for row in counted.to_pylist()]
+    counted = failed.append_column("num", _num_rows_of(failed)).group_by("file", use_threads=False)
+    totals = counted.aggregate([("num", "sum"), ("reason", "first")])
+    rows = [(row["file"] or "", row["num_sum"], row["reason_first"]) for row in totals.to_pylist()]
     return sorted(rows, key=lambda row: -row[1])
+
+
+def _num_rows_of(failed: pa.Table) -> pa.ChunkedArray:
+    """For how many raw rows each row of `failed` stands: one, or those that were too many to be listed."""
+    unlisted = pc.struct_field(pc.extract_regex(failed["reason"], UNLISTED), "num").cast(pa.int64())
+    return pc.if_else(pc.is_null(failed["line"]), pc.fill_null(unlisted, 1), 1)
 
 
 def _sizes(groups: pa.Table, kind: Kind) -> list[tuple[str, int]]:
@@ -218,13 +275,18 @@ def render_dry_run(result: DryRun, out: Console) -> None:
     """Show `result`."""
     counts = ", ".join(f"{count:,} {name}" for name, count in result.num_rows.items())
     out.print(f"Understood: {counts}", highlight=False)
+    if result.times is not None:
+        out.print(f"Interactions from {result.times[0]} to {result.times[1]} (UTC)", highlight=False)
+    for name, count in result.overfull.items():
+        out.print(f"Prompts show the first {MAX_ATTRIBUTES} {name}; {count:,} have more", highlight=False)
     _print_bad_rows(result, out)
     for kind in KINDS:
         _print_groups(kind, result.groups[kind], out)
     for kind in KINDS:
         for prompt in result.prompts[kind]:
             out.rule(f"prompt of one {kind}", align="left")
-            out.print(prompt, markup=False, highlight=False, soft_wrap=True)
+            shown = printable(prompt, keep="\n\t")
+            out.print(shown, markup=False, highlight=False, soft_wrap=True)
     out.rule()
     _print_lengths(result, out)
     _print_estimate(result, out)
@@ -252,13 +314,12 @@ def _print_bad_rows(result: DryRun, out: Console) -> None:
     unprompted = f"users or items without a prompt: {result.num_failed_prompts:,}"
     out.print(f"Bad rows: {total:,}; {unprompted}", highlight=False)
     for file, count, reason in result.bad_rows[:MAX_SHOWN_REASONS]:
-        out.print(
-            f"  {file}: {count:,}, for example: {reason}", markup=False, highlight=False, soft_wrap=True
-        )
+        line = printable(f"  {file}: {count:,}, for example: {reason}")
+        out.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _print_groups(kind: Kind, sizes: list[tuple[str, int]], out: Console) -> None:
-    shown = ", ".join(f"{name} {size:,}" for name, size in sizes[:MAX_SHOWN_GROUPS])
+    shown = printable(", ".join(f"{name} {size:,}" for name, size in sizes[:MAX_SHOWN_GROUPS]))
     rest = f", and {len(sizes) - MAX_SHOWN_GROUPS} more" if len(sizes) > MAX_SHOWN_GROUPS else ""
     out.print(f"{len(sizes)} {kind} groups: {shown}{rest}", markup=False, highlight=False, soft_wrap=True)
 

@@ -19,6 +19,8 @@ from pipeline.schemas import GROUPS, OUTLINE, PLAN, TIMESTAMP, conform
 from pipeline.settings import KINDS, Kind
 from pipeline.storage.location import open_parquet, read_table
 
+VALUES_AT_ONCE = 65_536
+
 
 def select_entities(
     groups: pa.Table, limit: int | Literal["all"], seed: int = 0, offset: int = 0
@@ -34,7 +36,10 @@ def select_entities(
     for kind, entities in _by_kind(groups, "groups").items():
         entities = entities.sort_by("entity_id")
         stop = entities.num_rows if limit == "all" else offset + limit
-        ranking = _ranking(kind, entities["entity_id"].to_pylist(), seed)
+        if offset == 0 and stop >= entities.num_rows:
+            parts.append(entities)
+            continue
+        ranking = _ranking(kind, entities["entity_id"], seed)
         parts.append(entities.take(pa.array(np.sort(ranking[offset:stop]))))
     return pa.concat_tables(parts)
 
@@ -50,10 +55,16 @@ def only_entities(groups: pa.Table, only: pa.Table) -> pa.Table:
     return pa.concat_tables(parts).sort_by([("kind", "ascending"), ("entity_id", "ascending")])
 
 
-def _ranking(kind: Kind, entity_ids: list[str], seed: int) -> np.ndarray:
+def _ranking(kind: Kind, entity_ids: pa.ChunkedArray, seed: int) -> np.ndarray:
     """The positions of `entity_ids` (sorted), in the order of their hashes."""
-    hashes = [_stable_hash(f"{seed}:{kind}:{entity_id}") for entity_id in entity_ids]
-    return np.argsort(np.array(hashes, dtype=np.uint64), kind="stable")
+    hashes = (_stable_hash(f"{seed}:{kind}:{entity_id}") for entity_id in _values(entity_ids))
+    return np.argsort(np.fromiter(hashes, np.uint64, len(entity_ids)), kind="stable")
+
+
+def _values(column: pa.ChunkedArray) -> Iterator[str]:
+    """The values one by one, with few of them in Python at once."""
+    for start in range(0, len(column), VALUES_AT_ONCE):
+        yield from column.slice(start, VALUES_AT_ONCE).to_pylist()
 
 
 def _stable_hash(text: str) -> int:

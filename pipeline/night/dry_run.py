@@ -7,14 +7,11 @@ from dataclasses import dataclass
 
 import pyarrow.compute as pc
 
-from pipeline.dry_run import render_apart
-from pipeline.generate.optional_packages import require_drafter_package
-from pipeline.generate.ray_cluster import reject_what_does_not_fit
+from pipeline.dry_run import render_apart, understand
 from pipeline.night.changes import counts_by_kind, is_unchanged
 from pipeline.night.cutoff import with_cutoff_of_the_night
 from pipeline.night.planning import NightPlan, Prepared, plan_night
 from pipeline.publish.release import check_gone
-from pipeline.road import choose_entities, group_tables, read_tables
 from pipeline.settings import KINDS, Kind, RunSettings
 from pipeline.storage.layout import DatasetLayout
 
@@ -36,13 +33,10 @@ def dry_run_night(settings: RunSettings) -> NightDryRun:
     """
     layout = DatasetLayout.of(settings.paths.data, settings.dataset.name)
     settings = with_cutoff_of_the_night(settings, layout)
-    require_drafter_package(settings.drafter.name)
-    reject_what_does_not_fit(settings)
-    tables = read_tables(settings)
-    groups = group_tables(settings, tables)
-    chosen = choose_entities(settings, groups)
-    rendered, source = render_apart(settings, tables, chosen)
-    night = plan_night(settings, layout, Prepared(tables, groups, chosen, rendered, source))
+    understood = understand(settings)
+    rendered, source = render_apart(settings, understood.tables, understood.chosen)
+    prepared = Prepared(understood.tables, understood.groups, understood.chosen, rendered, source)
+    night = plan_night(settings, layout, prepared)
     check_gone(night.base, night.changes, settings.publish.max_gone_fraction)
     return NightDryRun(
         base_version=night.base.version if night.base else None,

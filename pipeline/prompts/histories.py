@@ -12,7 +12,8 @@ from pipeline.errors import DataError
 from pipeline.prompts.cleaning import MAX_VALUE_CHARS, DataCleaner
 from pipeline.schemas import TIMESTAMP
 
-MAX_ATTRIBUTES = 20
+MAX_ATTRIBUTES = 20  # of an item or a user, and categories of an item
+SMALL_RATING = 0.01
 UNTITLED = "(untitled)"
 
 
@@ -85,6 +86,10 @@ class Histories:
         self._ends = np.cumsum(counts)
         self.num_ratings = counts
 
+    def items(self) -> np.ndarray:
+        """The rows, in the items table, of the items that occur, each once."""
+        return np.unique(self._items)
+
     def recent(self, user: int, num_ratings: int) -> list[tuple[int, int | float | None]]:
         """The last `num_ratings` of the user's (item row, rating) pairs, oldest first."""
         end = self._ends[user]
@@ -144,7 +149,9 @@ def _last_of_each(users: np.ndarray, order: np.ndarray, num_users: int, limit: i
 
 
 def _shown(rating: float) -> int | float | None:
-    """A rating as a prompt writes it: 4 rather than 4.0, 4.3 rather than 4.300000190734863."""
+    """A rating as a prompt writes it: 4 rather than 4.0, 4.3 rather than 4.300000190734863, and no 0.0."""
     if np.isnan(rating):
         return None
-    return int(rating) if rating.is_integer() else round(rating, 2)
+    if rating.is_integer():
+        return int(rating)
+    return round(rating, 2) if abs(rating) >= SMALL_RATING else float(f"{rating:.3g}")

@@ -19,6 +19,7 @@ from pipeline.prompts.fitting import Fitted, longest_fitting
 from pipeline.prompts.histories import Histories, effective_cutoff
 from pipeline.prompts.subjects import ItemSubjects, Subjects, UserSubjects
 from pipeline.prompts.template import PromptTemplate
+from pipeline.prompts.words import plural
 from pipeline.schemas import FAILED, GROUPS, PROMPTS, TIMESTAMP, TOKEN_IDS, conform
 from pipeline.settings import KINDS, Kind, KnowledgeSettings, ModelSettings, PromptSettings
 from pipeline.spool import spooled
@@ -104,6 +105,7 @@ def _subjects(
     ids = _column(entities, "entity_id")
     constants: dict[str, Any] = {
         "item_word": item_word,
+        "item_words": plural(item_word),
         "factors": knowledge.factors_of(item_word),
         "max_words": knowledge.prompt(kind).max_words,
     }

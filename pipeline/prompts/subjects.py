@@ -8,11 +8,13 @@ import pyarrow.compute as pc
 
 from pipeline.errors import DataError
 from pipeline.prompts.cleaning import DataCleaner
-from pipeline.prompts.histories import Histories, clean_attributes, item_card
+from pipeline.prompts.histories import Histories, ItemCard, clean_attributes, item_card
 from pipeline.settings import Kind
 
 if TYPE_CHECKING:
     from pipeline.domains import DomainTables
+
+NUM_CARDS_AT_ONCE = 1024  # bounds the Python objects alive at once
 
 
 class Subjects(Protocol):
@@ -38,14 +40,16 @@ class ItemSubjects:
     def __init__(
         self, ids: pa.Array, tables: "DomainTables", constants: dict[str, Any], cleaner: DataCleaner
     ) -> None:
-        rows = rows_of(ids, tables.items, "item")
-        self._cards = [item_card(row, cleaner) for row in rows.to_pylist()]
+        self._items = rows_of(ids, tables.items, "item")
+        self._cleaner = cleaner
+        self._first_row = 0
+        self._cards: list[ItemCard] = []
         self._constants = constants
         self.num_ratings = np.zeros(len(ids), dtype=np.int64)
 
     def variables(self, row: int, num_ratings: int) -> dict[str, Any]:
         """See `Subjects`."""
-        return {**self._constants, "item": self._cards[row]}
+        return {**self._constants, "item": self._card(row)}
 
     def latest_time(self, row: int, num_ratings: int) -> int | None:
         """See `Subjects`."""
@@ -53,7 +57,15 @@ class ItemSubjects:
 
     def objection(self, row: int, num_ratings: int) -> str | None:
         """See `Subjects`."""
-        return None if self._cards[row].title else "the title is empty"
+        return None if self._card(row).title else "the title is empty"
+
+    def _card(self, row: int) -> ItemCard:
+        """Rows are asked for in their order, many times each: the cards of one block are kept."""
+        if not self._first_row <= row < self._first_row + len(self._cards):
+            self._first_row = row - row % NUM_CARDS_AT_ONCE
+            block = self._items.slice(self._first_row, NUM_CARDS_AT_ONCE)
+            self._cards = [item_card(entry, self._cleaner) for entry in block.to_pylist()]
+        return self._cards[row - self._first_row]
 
 
 class UserSubjects:
@@ -70,7 +82,9 @@ class UserSubjects:
         """`histories` counts users as `ids` does and items as the items table does."""
         attributes = rows_of(ids, tables.users, "user")["attributes"].to_pylist()
         self._attributes = [clean_attributes(pairs, cleaner) for pairs in attributes]
-        self._cards = [item_card(row, cleaner) for row in tables.items.to_pylist()]
+        shown = histories.items()
+        cards = cards_of(tables.items.take(pa.array(shown)), cleaner)
+        self._cards = dict(zip(shown.tolist(), cards, strict=True))
         self._histories = histories
         self._constants = constants
         self.num_ratings = histories.num_ratings
@@ -92,6 +106,12 @@ class UserSubjects:
         if self.num_ratings[row]:
             return "not a single rating fits into model.max_model_len"
         return "no interactions before the cutoff"
+
+
+def cards_of(items: pa.Table, cleaner: DataCleaner) -> list[ItemCard]:
+    """The card of every row, in their order."""
+    batches = items.to_batches(max_chunksize=NUM_CARDS_AT_ONCE)
+    return [item_card(row, cleaner) for batch in batches for row in batch.to_pylist()]
 
 
 def rows_of(ids: pa.Array, table: pa.Table, kind: Kind) -> pa.Table:

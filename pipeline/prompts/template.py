@@ -11,8 +11,8 @@ from pipeline.errors import ConfigError
 from pipeline.prompts.histories import ItemCard
 from pipeline.settings import Kind
 
-# What a template may refer to. `item_word`: what the domain calls an item. `attributes`: a mapping of
-# strings. Users: `history` is a list of (item, rating) pairs, oldest first, where item has `name`
+# What a template may refer to. `item_word`, `item_words`: what the domain calls an item, and several of
+# them. `attributes`: a mapping of strings. Users: `history` is a list of (item, rating) pairs, oldest first, where item has `name`
 # (title and year), `title`, `year` (or None), `categories`, `attributes`, and rating is a number or
 # None; `min_rating` and `max_rating` are the ends of the rating scale, or None. Items: `item`.
 # `max_words`: the length that the prompt set asks for, or None. `factors`: what the prompt set says that a
@@ -21,6 +21,7 @@ VARIABLES: dict[Kind, frozenset[str]] = {
     "user": frozenset(
         {
             "item_word",
+            "item_words",
             "attributes",
             "history",
             "min_rating",
@@ -29,14 +30,14 @@ VARIABLES: dict[Kind, frozenset[str]] = {
             "factors",
         }
     ),
-    "item": frozenset({"item_word", "item", "max_words", "factors"}),
+    "item": frozenset({"item_word", "item_words", "item", "max_words", "factors"}),
 }
 
 _CARD_FIELDS = frozenset(ItemCard.__dataclass_fields__)
 
 # What a faulty expression in a template can raise besides Jinja's own errors.
 _EXPRESSION_ERRORS = (
-    jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError,
+    jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError,
 )  # fmt: skip
 
 
@@ -67,6 +68,8 @@ class PromptTemplate:
             self._template = environment.from_string(source)
         except jinja2.TemplateSyntaxError as error:
             raise ConfigError(f"{self._field}: line {error.lineno}: {error.message}") from error
+        except (RecursionError, SyntaxError, MemoryError) as error:  # Python's own limits on nesting
+            raise ConfigError(f"{self._field}: nested too deeply ({error})") from error
         unknown = sorted(names - VARIABLES[kind])
         if unknown:
             known = ", ".join(sorted(VARIABLES[kind]))

@@ -106,6 +106,7 @@ def test_a_wrong_configuration_is_one_line_and_exit_code_2(main, ran, capsys, ar
     ("error", "exit_code", "line"),
     [
         (DataError("u.item: no such file"), 2, "error: u.item: no such file"),
+        (DataError("u.item: '\x1b[31m\x07'"), 2, "error: u.item: '\\x1b[31m\\x07'"),
         (GenerationError("2 shards\nare missing"), 1, "error: 2 shards are missing"),
         (
             KeyboardInterrupt(),

@@ -305,6 +305,54 @@ def test_a_team_adds_its_own_configs(tmp_path, monkeypatch):
     assert load("dataset=films").dataset.raw == "/films"
 
 
+def test_a_name_of_the_projects_own_is_refused(tmp_path):
+    shipped = (CONFIGS / "knowledge" / "kar.yaml").read_text(encoding="utf-8")
+    write(tmp_path, "knowledge/kar.yaml", shipped)
+    load(config_dir=tmp_path)
+    write(tmp_path, "knowledge/kar.yaml", shipped.replace("max_history: 15", "max_history: 3"))
+    for overrides in ([], ["knowledge=once"]):
+        assert error_of(*overrides, config_dir=tmp_path) == (
+            f"{tmp_path}/knowledge/kar.yaml: configs/knowledge/kar.yaml has the same name; give yours another"
+            " one"
+        )
+
+
+OWN = """
+defaults: [movielens]
+reader: tabular
+tabular:
+  items: {{files: i.csv, id: i, title: t, attributes: {{{attribute}: t}}}}
+  interactions: {{files: e.csv, user: u, item: i, rating: {{column: r, implicit_values: [{implicit}]}}}}
+item_groups: {{groups: {{{group}: [x]}}}}
+"""
+QUOTED = {"attribute": '"1"', "implicit": '"0"', "group": '"1990"'}
+
+
+@pytest.mark.parametrize(
+    ("unquoted", "expected"),
+    [
+        ({"group": 1990}, "dataset.item_groups.groups: key 1990: must be text; put it in quotes"),
+        ({"attribute": 1}, "dataset.tabular.items.attributes: key 1: must be text; put it in quotes"),
+        (
+            {"implicit": 0},
+            "dataset.tabular.interactions.rating.implicit_values[0]=0: must be text; put it in quotes",
+        ),
+    ],
+)
+def test_a_number_in_place_of_a_text_is_named(tmp_path, unquoted, expected):
+    write(tmp_path, "dataset/films.yaml", OWN.format(**QUOTED))
+    assert load("dataset=films", config_dir=tmp_path).dataset.item_groups.groups["1990"] == ["x"]
+    write(tmp_path, "dataset/films.yaml", OWN.format(**QUOTED | unquoted))
+    assert error_of("dataset=films", config_dir=tmp_path) == expected
+
+
+def test_a_layout_may_be_a_year():
+    settings = load("dataset=amazon_books", "dataset.raw=/raw", "dataset.amazon.layout=2018")
+    assert settings.dataset.amazon.layout == 2018
+    wrong = error_of("dataset=amazon_books", "dataset.raw=/raw", "dataset.amazon.layout=2019")
+    assert wrong == "dataset.amazon.layout=2019: must be one of auto, 2014, 2018, 2023; did you mean '2018'?"
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

@@ -10,6 +10,7 @@ from jobs.config import load_settings
 from jobs.generate import main
 from pipeline import road
 from pipeline.acceptance_settings import AcceptanceOverrideSettings
+from pipeline.domains.raw import failures
 from pipeline.dry_run import dry_run, render_dry_run
 from pipeline.errors import ConfigError, DataError
 
@@ -70,6 +71,38 @@ def test_it_shows_groups_prompts_lengths_and_time_and_that_nothing_was_written(s
     ):
         assert expected in text
     assert [path.name for path in tmp_path.iterdir()] == ["raw"]
+
+
+def test_bad_rows_that_are_not_listed_are_counted(settings, monkeypatch):
+    monkeypatch.setattr(failures, "MAX_LISTED", 2)
+    ratings = Path(settings.dataset.raw) / "ratings.csv"
+    ratings.write_text(ratings.read_text() + "".join(f"2,{item},3,3\n" for item in range(20, 23)))
+    dataset = settings.dataset.model_copy(update={"max_bad_fraction": 1.0})
+    settings = settings.model_copy(update={"dataset": dataset})
+    assert dry_run(settings).bad_rows == [("ratings.csv", 4, "unknown item '9'")]
+    assert "Bad rows: 4;" in shown(settings)
+
+
+def test_what_data_says_reaches_no_terminal_as_a_command(settings):
+    raw = Path(settings.dataset.raw)
+    (raw / "ratings.csv").write_text("userId,movieId,rating,timestamp\n1,1,5,1\n1,\x1b]0;x\x07,4,2\n")
+    text = shown(settings)
+    assert "unknown item '\\x1b]0;x\\x07'" in text
+    assert "\x1b" not in text and "\x07" not in text
+
+
+def test_it_shows_when_the_interactions_were(settings):
+    assert dry_run(settings).times == ("1970-01-01 00:00:01", "1970-01-01 00:00:03")
+    assert "Interactions from 1970-01-01 00:00:01 to 1970-01-01 00:00:03 (UTC)" in shown(settings)
+
+
+def test_it_says_what_prompts_leave_out(settings):
+    genres = "|".join(f"g{number}" for number in range(21))
+    movies = Path(settings.dataset.raw) / "movies.csv"
+    assert dry_run(settings).overfull == {}
+    movies.write_text(movies.read_text() + f"3,Long,{genres}\n")
+    assert dry_run(settings).overfull == {"categories of items": 1}
+    assert "Prompts show the first 20 categories of items; 1 have more" in shown(settings)
 
 
 def test_the_job_does_nothing_else(overrides, tmp_path, capsys):

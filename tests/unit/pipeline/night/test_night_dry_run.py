@@ -10,6 +10,7 @@ import pytest
 from jobs import nightly
 from pipeline.errors import PublishError
 from pipeline.models import ModelSource
+from pipeline import dry_run
 from pipeline.night import dry_run as module
 from pipeline.night.dry_run import dry_run_night
 from pipeline.prompts import RenderedPrompts
@@ -46,10 +47,10 @@ def tonight(monkeypatch):
             "read_tables": lambda settings: SimpleNamespace(failed=FAILED.empty_table()),
             "group_tables": lambda *_: prompts.select(GROUPS.names),
             "choose_entities": lambda settings, groups: groups,
-            "render_apart": lambda *_: (rendered, source),
         }
         for name, function in replaced.items():
-            monkeypatch.setattr(module, name, function)
+            monkeypatch.setattr(dry_run, name, function)
+        monkeypatch.setattr(module, "render_apart", lambda *_: (rendered, source))
 
     monkeypatch.setattr("pipeline.night.planning.row_fingerprint", lambda *_: "t" * 16)
     return prepare

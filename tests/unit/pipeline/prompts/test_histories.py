@@ -48,6 +48,9 @@ def test_ratings_are_written_as_people_write_them():
     rows = [("a", "i0", 4.0, 1), ("a", "i1", 4.3, 2), ("a", "i2", None, 3), ("a", "i3", 0.5, 4)]
     shown = [rating for _, rating in histories(rows, ["a"]).recent(0, 4)]
     assert list(map(str, shown)) == ["4", "4.3", "None", "0.5"]
+    rows = [("a", "i0", 0.0, 1), ("a", "i1", 0.004, 2), ("a", "i2", -0.00012346, 3), ("a", "i3", 0.0123, 4)]
+    shown = [rating for _, rating in histories(rows, ["a"]).recent(0, 4)]
+    assert list(map(str, shown)) == ["0", "0.004", "-0.000123", "0.01"]
 
 
 def test_an_unknown_item_is_named():

@@ -45,6 +45,16 @@ def test_prompts_show_history_attributes_and_the_word(
     assert "None" not in "".join(prompts.values()) and "  " not in "".join(prompts.values())
 
 
+@pytest.mark.parametrize(("word", "many"), [("news", "news"), ("movie", "movies"), ("story", "stories")])
+def test_several_items_are_called_as_in_english(
+    make_tables, groups_of, make_model, tokenizer, knowledge, word, many
+):
+    tables = make_tables(USERS, ITEMS, [("known", "i2", 5, 2), ("bare", "i1", 3, 1)])
+    prompts = prompts_of(tables, groups_of, knowledge, make_model, tokenizer, word)
+    assert f" {many} " in prompts["known"].replace(",", " ")
+    assert "newss" not in "".join(prompts.values()) and "storys" not in "".join(prompts.values())
+
+
 def test_every_set_asks_for_a_length(make_tables, groups_of, make_model, tokenizer, knowledge):
     prompts = prompts_of(
         make_tables(USERS, ITEMS, [("bare", "i1", 3, 1)]), groups_of, knowledge, make_model, tokenizer

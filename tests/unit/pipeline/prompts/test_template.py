@@ -27,6 +27,11 @@ def test_a_faulty_template_is_refused_before_any_rendering(source, message):
     assert "\n" not in str(error.value)
 
 
+def test_a_template_that_is_nested_too_deeply_is_refused():
+    with pytest.raises(ConfigError, match=r"^knowledge\.item\.template: "):
+        PromptTemplate("item", "{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}")
+
+
 @pytest.mark.parametrize(
     "source",
     [
@@ -35,6 +40,7 @@ def test_a_faulty_template_is_refused_before_any_rendering(source, message):
         "{{ item_word + 1 }}",
         "{{ 1 / 0 }}",
         "{% include 'x' %}",
+        "{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}",
         "{{ item.update({'title': 'x'}) }}",
     ],
 )

@@ -19,7 +19,7 @@ SMALL = [
     "engine.cpu_kv_cache_gib=1",
 ]
 
-pytestmark = pytest.mark.slow  # an engine for every method, and one that writes the pool
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1600)]  # an engine for every method, and for the pool
 
 
 def test_every_method_is_measured_on_the_same_texts_beside_none(tmp_path, smollm2):
@@ -31,7 +31,7 @@ def test_every_method_is_measured_on_the_same_texts_beside_none(tmp_path, smollm
         env=os.environ | {"LASER_BACKEND": "cpu"},
         capture_output=True,
         text=True,
-        timeout=550,
+        timeout=1500,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from pipeline.night.record import is_finished, readable_records
+from pipeline.night.record import unfinished_nights
 from pipeline.settings import RunSettings
 from pipeline.storage.layout import DatasetLayout
 from pipeline.storage.run_settings import settings_digest
@@ -32,9 +32,9 @@ def with_cutoff_of_the_night(
     if settings.cutoff_word is None:
         return settings
     wanted, begun = cutoff_values(settings), []
-    for _, night in readable_records(layout):
+    for _, night in unfinished_nights(layout):
         is_same = all(night.get(key) == wanted[key] for key in ("cutoff_word", "settings_digest"))
-        if is_same and not is_finished(night) and _is_gone_on_with(settings, night, now or datetime.now(UTC)):
+        if is_same and _is_gone_on_with(settings, night, now or datetime.now(UTC)):
             begun.append((night["started_at"], night["history_cutoff"]))
     if not begun:
         return settings

@@ -15,7 +15,6 @@ from typing import Any
 
 from pipeline.domains import write_domain
 from pipeline.errors import StorageError
-from pipeline.generate.dispatch import GenerationOutcome
 from pipeline.generate.optional_packages import require_drafter_package
 from pipeline.generate.progress import ProgressView
 from pipeline.generate.ray_cluster import reject_what_does_not_fit
@@ -26,6 +25,7 @@ from pipeline.night.figures import night_figures
 from pipeline.night.planning import NightPlan, Prepared, day_of, plan_night, provisional_run
 from pipeline.night.record import NightRecord, NightStopped, read_record
 from pipeline.publish.content import Content, content_of_run, read_facts
+from pipeline.publish.mending import mend_pools_in_force
 from pipeline.publish.release import check_gone, publish_run
 from pipeline.publish.snapshot import Snapshot
 from pipeline.publish.versions import prune_if_possible
@@ -37,6 +37,7 @@ from pipeline.road import (
     record_summary,
     render_chosen,
 )
+from pipeline.sessions import DecodeTime, decode_time
 from pipeline.settings import KINDS, RunSettings
 from pipeline.storage.files import write_parquet
 from pipeline.storage.layout import DatasetLayout, RunLayout, models_folder
@@ -99,6 +100,7 @@ def _run_steps(
     reject_what_does_not_fit(settings)
     prepared = _prepare(settings, layout, record)
     with record.step("plan"):
+        mend_pools_in_force(layout, lock.require_held)
         night = plan_night(settings, layout, prepared)
         lock.rename(night.run.run_id)
         _bind(record, night)
@@ -126,7 +128,7 @@ def _bind(record: NightRecord, night: NightPlan) -> None:
     """Write down which night this is and what it has to do."""
     run = night.run.layout
     record.bind(run, night.identity, night.base.version if night.base else None)
-    if not run.changes.exists():
+    if not run.changes.exists() and not is_unchanged(night.changes):
         write_parquet(night.changes, run.changes)
     nothing_yet = {"failed": 0, "kept_old": 0}
     counts = {kind: of_kind | nothing_yet for kind, of_kind in counts_by_kind(night.changes).items()}
@@ -147,7 +149,7 @@ def _work(
     """Generate, publish, prune; nothing of it if nothing changed: then the version in force is confirmed."""
     if night.base is not None and is_unchanged(night.changes):
         content = Content.unchanged(night.base, night.changes)
-        _note_figures(layout, record, content, night.run.layout, None)
+        _note_figures(layout, record, content, night.run.layout, DecodeTime())
         record.skip(*WORKING_STEPS)
         _note_version(record, night.base)
         return
@@ -157,7 +159,7 @@ def _work(
         with record.step("quality"):
             _check_quality(settings, night.run.layout, prepared, open_progress)
     content = content_of_run(layout, night.run.layout, night.base)
-    _note_figures(layout, record, content, night.run.layout, read_facts(night.run.layout).sec_per_token)
+    _note_figures(layout, record, content, night.run.layout, read_facts(night.run.layout).decode_time)
     snapshot = publish_run(layout, night.run.layout, settings, content, record.step, lock.require_held)
     _note_version(record, snapshot)
     removed = prune_if_possible(layout, settings.publish.keep_versions, lock.require_held)
@@ -176,7 +178,7 @@ def _generate(
     """Write what is missing of the plan. Failed rows are judged when the snapshot is validated."""
     started = time.monotonic()
     _, outcome = generate_plan(settings, layout, night.run, prepared.source, open_progress)
-    _note_decoding(record, outcome)  # first, because it asks whether the lock is still held
+    _note_decoding(record, night.run.layout)  # first, because it asks whether the lock is still held
     if outcome.num_shards_run or "summary" not in (read_record(night.run.layout.manifest) or {}):
         record_summary(settings, night.run, outcome, time.monotonic() - started)
     outcome.require_complete(max_failed_fraction=1.0)
@@ -195,10 +197,9 @@ def _check_quality(
     )
 
 
-def _note_decoding(record: NightRecord, outcome: GenerationOutcome) -> None:
-    """Decode seconds add up over the sessions of a night."""
-    earlier = record.values.get("decode_sec") or 0.0
-    record.set(decode_sec=round(earlier + outcome.decode_sec, 3))
+def _note_decoding(record: NightRecord, run: RunLayout) -> None:
+    """Put down what decoding took so far, in all sessions of the night."""
+    record.set(decode_sec=decode_time(run).decode_sec)
 
 
 def _note_figures(
@@ -206,15 +207,15 @@ def _note_figures(
     record: NightRecord,
     content: Content,
     run: RunLayout,
-    sec_per_token: float | None,
+    spent: DecodeTime,
 ) -> None:
-    rate = content.sec_per_token(sec_per_token)
+    rate = content.sec_per_token(spent.sec_per_token)
     figures = night_figures(layout, run, content)
     record.set(
         counts=content.counts(),
         by_change=figures.by_change,
         num_carried_tokens=figures.num_carried_tokens,
-        decode_sec=record.values.get("decode_sec") or 0.0,
+        decode_sec=spent.decode_sec,
         saved_decode_sec=None if rate is None else round(figures.num_carried_tokens * rate, 3),
     )
 
@@ -228,7 +229,7 @@ def _tell_failure(
 ) -> None:
     """Record and report of a night that failed; what is wrong with either does not hide the reason."""
     try:
-        with_reserve(layout.reserve, lambda: record.fail(error))
+        with_reserve(layout.reserve, lambda: _note_failure(layout, record, error))
     except Exception as problem:  # noqa: BLE001  see above
         logger.warning("the record of this night does not say why it failed: %s", problem)
     if record.run_id is None or (record.has_failed_at("report") and not isinstance(error, StorageError)):
@@ -238,6 +239,12 @@ def _tell_failure(
         with_reserve(layout.reserve, lambda: _write_report(run, layout, settings.report.pushgateway))
     except Exception as problem:  # noqa: BLE001  see above
         logger.warning("no report of this night: %s", problem)
+
+
+def _note_failure(layout: DatasetLayout, record: NightRecord, error: BaseException) -> None:
+    record.fail(error)
+    if record.run_id is not None and layout.run(record.run_id).progress.exists():
+        _note_decoding(record, layout.run(record.run_id))
 
 
 def _write_report(run: RunLayout, layout: DatasetLayout, pushgateway: str | None) -> None:

@@ -13,7 +13,7 @@ from pipeline.fingerprint import row_fingerprint, run_fingerprint
 from pipeline.groups.alignment import align_user_groups
 from pipeline.models import ModelSource
 from pipeline.night.changes import BASE, BASE_COLUMNS, compare, groups_of, is_planned
-from pipeline.night.record import free_run_id, is_finished, is_unfinished, read_record, unfinished_night
+from pipeline.night.record import free_run_id, is_finished, read_record, unfinished_night, unfinished_record
 from pipeline.outline import outline_plan
 from pipeline.prompts import RenderedPrompts
 from pipeline.publish.snapshot import (
@@ -23,6 +23,7 @@ from pipeline.publish.snapshot import (
     snapshot_in_force,
     verify_files,
     versions,
+    was_left,
 )
 from pipeline.road import PlannedRun
 from pipeline.schemas import PROMPTS
@@ -62,7 +63,7 @@ def plan_night(settings: RunSettings, layout: DatasetLayout, prepared: Prepared)
     `ConfigError` if the `run_id` that was asked for is that of another night.
     """
     in_force = snapshot_in_force(layout)
-    if in_force is not None and is_unfinished(layout.run(in_force.run_id)):
+    if in_force is not None and unfinished_record(layout, in_force.run_id) is not None:
         for before in _version_before(layout, in_force):
             night = _over(settings, layout, prepared, before)
             if unfinished_night(layout, night.identity) == in_force.run_id:
@@ -128,6 +129,10 @@ def _run_id(settings: RunSettings, layout: DatasetLayout, identity: str) -> str:
     if earlier is not None and (earlier.get("identity") not in (None, identity) or is_finished(earlier)):
         what = "is done" if is_finished(earlier) else "was about other data or settings"
         raise ConfigError(f"run_id={settings.run_id}: that night {what}; choose another run_id, or none")
+    if was_left(layout, settings.run_id):
+        raise ConfigError(
+            f"run_id={settings.run_id}: a rollback left that night's version; choose another run_id, or none"
+        )
     return settings.run_id
 
 
@@ -135,7 +140,7 @@ def provisional_run(settings: RunSettings, layout: DatasetLayout) -> RunLayout:
     """Where the night is told before its plan says which night it is; never the run of something else."""
     if settings.run_id is not None:
         run = layout.run(settings.run_id)
-        if is_unfinished(run) or not run.root.exists():
+        if unfinished_record(layout, settings.run_id) is not None or not run.root.exists():
             return run
     return layout.run(free_run_id(layout, day_of(settings)))
 

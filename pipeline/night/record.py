@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import BusyError, CorruptPartError, StorageError
+from pipeline.publish.snapshot import was_left
 from pipeline.storage.files import read_json, remove_folder, write_json
 from pipeline.storage.layout import DatasetLayout, RunLayout
 
@@ -133,25 +134,33 @@ def unfinished_night(layout: DatasetLayout, identity: str) -> str | None:
     """Run id of the night with this `identity` that stopped before its end; the youngest of several."""
     found = [
         (str(content.get("started_at")), run_id)
-        for run_id, content in readable_records(layout)
-        if content.get("identity") == identity and not is_finished(content)
+        for run_id, content in unfinished_nights(layout)
+        if content.get("identity") == identity
     ]
     return max(found)[1] if found else None
 
 
-def readable_records(layout: DatasetLayout) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(run id, content of `night.json`) of all nights; an unreadable one is passed over with a warning."""
+def unfinished_nights(layout: DatasetLayout) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(run id, content of `night.json`) of the nights that can go on, see `unfinished_record`."""
     for path in layout.runs.glob("*/night.json"):
-        try:
-            yield path.parent.name, read_record(path) or {}
-        except CorruptPartError as error:
-            logger.warning("a night is passed over: %s", error)
+        content = unfinished_record(layout, path.parent.name)
+        if content is not None:
+            yield path.parent.name, content
 
 
-def is_unfinished(run: RunLayout) -> bool:
-    """Whether `run` is a night that stopped before its end."""
-    content = read_record(run.night)
-    return content is not None and not is_finished(content)
+def unfinished_record(layout: DatasetLayout, run_id: str) -> dict[str, Any] | None:
+    """The `night.json` of a night that stopped before its end and can go on; None of any other run.
+
+    One whose version a rollback left cannot; an unreadable one is passed over with a warning.
+    """
+    try:
+        content = read_record(layout.run(run_id).night)
+    except CorruptPartError as error:
+        logger.warning("a night is passed over: %s", error)
+        return None
+    if content is None or is_finished(content) or was_left(layout, run_id):
+        return None
+    return content
 
 
 def is_finished(content: dict[str, Any]) -> bool:

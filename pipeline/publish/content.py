@@ -13,6 +13,7 @@ from pipeline.plan import read_plan, reject_later_events
 from pipeline.pools import PoolModel
 from pipeline.publish.snapshot import Snapshot, read_columns
 from pipeline.schemas import CHANGES, GROUPS, OUTLINE, conform
+from pipeline.sessions import DecodeTime, decode_time
 from pipeline.settings import KINDS, Kind
 from pipeline.storage.layout import DatasetLayout, RunLayout
 from pipeline.storage.location import read_table
@@ -27,7 +28,7 @@ class RunFacts:
     text_fingerprint: str
     model: PoolModel
     history_cutoff: datetime | None  # what was asked for
-    sec_per_token: float | None  # of its last session
+    decode_time: DecodeTime  # of all its sessions
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,6 @@ def read_facts(run: RunLayout) -> RunFacts:
     try:
         manifest = json.loads(run.manifest.read_text(encoding="utf-8"))
         model, cutoff = manifest["settings"]["model"], manifest["settings"]["history_cutoff"]
-        rate = manifest.get("summary", {}).get("tokens_per_sec")
         return RunFacts(
             fingerprint=manifest["fingerprint"],
             text_fingerprint=manifest["text_fingerprint"],
@@ -92,7 +92,7 @@ def read_facts(run: RunLayout) -> RunFacts:
                 manifest["vocab_size"],
             ),
             history_cutoff=datetime.fromisoformat(cutoff) if cutoff else None,
-            sec_per_token=1.0 / rate if rate else None,
+            decode_time=decode_time(run, manifest.get("summary") or {}),
         )
     except FileNotFoundError as error:
         raise DataError(f"run_id={run.root.name}: there is no such run in {run.root.parent}") from error

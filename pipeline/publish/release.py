@@ -19,6 +19,7 @@ from pipeline.failure_bound import NUM_ALWAYS_ALLOWED, too_many_failed
 from pipeline.night.changes import counts_by_kind
 from pipeline.pools import build_snapshot_pools, read_calibration, verify_pools
 from pipeline.publish.content import Content, read_facts
+from pipeline.publish.mending import mend_pools
 from pipeline.publish.snapshot import (
     SUCCESS,
     Snapshot,
@@ -57,6 +58,7 @@ def publish_run(
     if (layout.snapshot(version) / SUCCESS).exists():
         snapshot = read_snapshot(layout, version)
         _reject_superseded(layout, snapshot)
+        snapshot = mend_pools(layout, snapshot, require_lock)
     else:
         files, validation = write_and_validate(layout, run, settings, content, step, require_lock)
         with step("datastore"):
@@ -176,7 +178,7 @@ def _snapshot(
         created_at=datetime.now(UTC),
         fingerprint=facts.text_fingerprint,
         history_cutoff=validation.history_cutoff,
-        sec_per_token=content.sec_per_token(facts.sec_per_token),
+        sec_per_token=content.sec_per_token(facts.decode_time.sec_per_token),
         counts=validation.counts,
         validation=validation.as_dict(),
         files=files,

@@ -103,9 +103,9 @@ def prune(
     """Remove all but the newest `keep_versions` snapshots; the removed names.
 
     The one in force and the one that a rollback would return to stay in any case. With the others go their
-    datastores, the parts and plans of the runs that wrote them (their records and reports stay), and what
-    stopped half-way before the oldest version that stays. `require_lock` raises if this process has lost the
-    dataset's lock: another one may have put any of them in force since.
+    datastores, the parts, plans and changes of the runs that wrote them (their records and reports stay), and
+    what stopped half-way before the oldest version that stays. `require_lock` raises if this process has
+    lost the dataset's lock: another one may have put any of them in force since.
     """
     known = snapshots(layout)
     in_force = snapshot_in_force(layout)
@@ -127,13 +127,15 @@ def prune(
 def _remove_version(layout: DatasetLayout, snapshot: Snapshot, keeps_pools: bool) -> None:
     if name_in_force(layout) == snapshot.version:
         raise PublishError(f"version {snapshot.version} is in force by now")
-    (layout.snapshot(snapshot.version) / SUCCESS).unlink()  # from here on it is no version any more
+    run = layout.run(snapshot.run_id)
+    remove_folder(run.parts)
+    for path in (run.plan, run.changes):
+        path.unlink(missing_ok=True)
+    # From here on it is no version any more, and no later pruning finds its run.
+    (layout.snapshot(snapshot.version) / SUCCESS).unlink()
     remove_folder(layout.snapshot(snapshot.version))
     if snapshot.datastore_version is not None and not keeps_pools:
         remove_folder(layout.datastore / snapshot.datastore_version)
-    run = layout.run(snapshot.run_id)
-    remove_folder(run.parts)
-    run.plan.unlink(missing_ok=True)
 
 
 def _remove_leftovers(layout: DatasetLayout, kept: list[Snapshot]) -> None:

@@ -19,6 +19,7 @@ from pipeline.report.rows import RowGatherer
 from pipeline.report.series import read_speed
 from pipeline.report.shards import read_manifests, shard_figures
 from pipeline.report.verdict import judge
+from pipeline.sessions import summed_up
 from pipeline.storage.layout import DatasetLayout, RunLayout
 from pipeline.storage.location import open_parquet
 from pipeline.storage.lock import living_owner
@@ -93,7 +94,6 @@ def manifest_of(run: RunLayout) -> dict[str, Any]:
 def _facts(run: RunLayout, dataset: DatasetLayout, manifest: dict[str, Any], night: Night | None) -> RunFacts:
     settings = manifest.get("settings") or {}
     summary = manifest.get("summary")
-    version = manifest.get("datastore_version")
     return RunFacts(
         run_id=run.root.name,
         dataset=dataset.root.name,
@@ -101,13 +101,20 @@ def _facts(run: RunLayout, dataset: DatasetLayout, manifest: dict[str, Any], nig
         knowledge=_at(settings, "knowledge", "name"),
         drafter=_at(settings, "drafter", "name"),
         acceptance=_at(settings, "acceptance", "name"),
-        datastore_version=version or (night.datastore_version if night else None),
+        datastore_version=_drafted_from(manifest, night),
         max_failed_fraction=manifest.get("max_failed_fraction", settings.get("max_failed_fraction")),
         num_planned=manifest.get("num_planned"),
         has_ended=summary is not None,
         unfinished_reasons=(summary or {}).get("unfinished") or {},
         num_malformed=_malformed(summary or {}),
     )
+
+
+def _drafted_from(manifest: dict[str, Any], night: Night | None) -> str | None:
+    """The pools that the run drafted from; those in force, if it had nothing to write."""
+    if manifest or night is None:
+        return manifest.get("datastore_version")
+    return night.datastore_version
 
 
 def _malformed(summary: dict[str, Any]) -> dict[str, int]:
@@ -160,13 +167,12 @@ def _speed(run: RunLayout, manifest: dict[str, Any]) -> tuple[Speed, datetime | 
     summary = manifest.get("summary")
     if speed.num_sessions or not summary or not summary.get("tokens_per_sec"):
         return speed, first, last
-    decode_sec = float(summary["decode_sec"])
+    spent = summed_up(summary)
     sources = {
         name: SourceCounts(counts["num_draft_tokens"], counts["num_accepted_tokens"])
         for name, counts in summary.get("sources", {}).items()
     }
-    num_tokens = round(decode_sec * summary["tokens_per_sec"])
-    return Speed(decode_sec, num_tokens, num_sessions=1, sources=sources), None, None
+    return Speed(spent.decode_sec, spent.num_tokens, num_sessions=1, sources=sources), None, None
 
 
 def _span(

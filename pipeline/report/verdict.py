@@ -97,7 +97,8 @@ def _of_night(outcome: _Outcome, night: Night, has_decoded: bool) -> Verdict:
         return broken
     num_carried = night.total("carried")
     in_force = f" Version {night.version} is in force." if night.version else ""
-    if not has_decoded and not outcome.facts.num_planned and not night.total("gone"):
+    num_left = night.total("gone") + night.total("withheld")
+    if not has_decoded and not outcome.facts.num_planned and not num_left:
         carried = f"all {count(num_carried)} entities were carried over, " if num_carried else ""
         return Verdict("done", f"Nothing had changed: {carried}no engine was started.{in_force}")
     carried = f"; {count(num_carried)} were carried over" if num_carried else ""

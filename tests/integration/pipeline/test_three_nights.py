@@ -71,6 +71,12 @@ def layout(data: str) -> DatasetLayout:
     return DatasetLayout.of(data, "movielens")
 
 
+def num_drafted(data: str, told: dict, source: str) -> int:
+    """Draft tokens of `source` in the last session of a night."""
+    manifest = json.loads(layout(data).run(told["run_id"]).manifest.read_text())
+    return manifest["summary"]["sources"][source]["num_draft_tokens"]
+
+
 def in_force(data: str) -> dict[tuple[str, str], dict]:
     """The rows in force by kind and entity."""
     snapshot = snapshot_in_force(layout(data))
@@ -96,6 +102,7 @@ def wait_for(condition, what: str) -> None:
         time.sleep(0.2)
 
 
+@pytest.mark.timeout(1500)
 @pytest.mark.slow  # two engine starts, and one that is killed
 def test_three_nights(data, tmp_path):
     # The first night is killed in the middle; meanwhile a second one is turned away.
@@ -130,6 +137,8 @@ def test_three_nights(data, tmp_path):
     assert after["user", user]["datastore_version"] == one["datastore_version"]
     changed = two["by_change"]["changed"]
     assert changed["num_rows"] == 1 and changed["num_decode_steps"] < changed["num_output_tokens"]
+    # Of what was drafted for that user, some came from the user's own text of the night before.
+    assert num_drafted(data, one, "previous") == 0 < num_drafted(data, two, "previous")
 
     # The third: nothing changed, no engine is started and no version made.
     three = night(data, f"dataset.raw={raw}", "history_cutoff=2026-11-21T00:00Z")

@@ -3,18 +3,21 @@
 import json
 from contextlib import nullcontext
 from types import SimpleNamespace
+from uuid import uuid4
 
 import pyarrow as pa
 import pytest
 
+from pipeline.generate.time_series import append_line
 from pipeline.models import ModelSource
 from pipeline.night import night as night_module
 from pipeline.night.night import run_night
 from pipeline.prompts import RenderedPrompts
 from pipeline.schemas import FAILED, GROUPS, INTERACTIONS, ITEMS, PROMPTS, USERS
 from pipeline.settings import PathsSettings
+from pipeline.storage.files import write_json
 from pipeline.storage.layout import DatasetLayout
-from tests.publishing import entities, finished_run, settings_of
+from tests.publishing import NOW, entities, finished_run, settings_of
 
 WRITE_REPORT = night_module._write_report
 
@@ -30,6 +33,8 @@ class World:
         self.num_generations = 0
         self.reports: list[str] = []
         self.broken: BaseException | None = None  # what reading the tables raises
+        self.summary: dict | None = None  # of the run's manifest
+        self.killed: BaseException | None = None  # what ends the decoding
 
     def tables(self, settings) -> SimpleNamespace:
         if self.broken is not None:
@@ -49,9 +54,22 @@ class World:
         keys = zip(run.plan["kind"].to_pylist(), run.plan["entity_id"].to_pylist(), strict=True)
         rows = [by_id[key] for key in keys]
         token = 2 + self.num_generations
-        finished_run(layout, run.run_id, rows, token, failing=self.failing, **self.changes)
-        outcome = SimpleNamespace(num_shards_run=1, decode_sec=2.0, require_complete=lambda **_: None)
-        return None, outcome
+        self.decode(run.run_id)
+        if self.killed is not None:
+            raise self.killed
+        done = finished_run(layout, run.run_id, rows, token, failing=self.failing, **self.changes)
+        if self.summary is not None:
+            write_json(json.loads(done.manifest.read_text()) | {"summary": self.summary}, done.manifest)
+        return None, SimpleNamespace(num_shards_run=1, require_complete=lambda **_: None)
+
+    def decode(self, run_id: str) -> None:
+        """A session of two seconds at 50 tokens/s."""
+        line = {
+            "time": NOW.isoformat(), "session": uuid4().hex, "decode_sec": 2.0, "num_rows_done": 0,
+            "num_workers": 1, "num_decoded_tokens": 100, "num_engine_steps": 10, "drafter_sec": 0.1,
+            "num_running": 1, "price": None, "sources": {},
+        }  # fmt: skip
+        append_line(self.layout.run(run_id).progress, json.dumps(line) + "\n")
 
     def night(self, **changes) -> dict:
         settings = settings_of(paths=PathsSettings(data=str(self.layout.root.parent)), **changes)

@@ -3,12 +3,14 @@
 import errno
 import json
 from contextlib import contextmanager
+from datetime import UTC, datetime
 
 import pytest
 
-from pipeline.errors import BusyError, DataError, StorageError, Terminated
+from pipeline.errors import BusyError, ConfigError, DataError, StorageError, Terminated
 from pipeline.night import night as night_module
 from pipeline.publish.snapshot import snapshot_in_force
+from pipeline.publish.versions import rollback
 from pipeline.settings import ReportSettings
 from pipeline.storage import files
 from pipeline.storage.layout import DatasetLayout
@@ -96,6 +98,58 @@ def test_a_night_that_lost_its_lock_leaves_record_and_report_to_the_new_owner(
     assert files_of_runs(reporting) == before and not reporting.layout.run("mine").report("md").exists()
     assert json.loads(before[str(reporting.layout.run("mine").night)])["status"] == "running"
     assert snapshot_in_force(reporting.layout) is None
+
+
+@pytest.mark.parametrize("is_rolled_back", [True, False])
+def test_after_a_failed_report_nights_go_on_also_after_a_rollback(world, monkeypatch, is_rolled_back):
+    world.night(run_id="one")
+    world.rows = world.rows + entities("user", "u3")
+    with monkeypatch.context() as patched:
+        patched.setattr(night_module, "_write_report", lambda *_: {}["key"])
+        with pytest.raises(KeyError):
+            world.night()
+    failed = snapshot_in_force(world.layout).version
+    assert failed != "one" and world.record(failed)["status"] == "failed"
+    if not is_rolled_back:
+        assert world.night()["run_id"] == failed
+        return
+    rollback(world.layout, None)
+    with pytest.raises(ConfigError, match=f"run_id={failed}: a rollback left that night's version"):
+        world.night(run_id=failed)
+    again = world.night()
+    assert again["run_id"] == snapshot_in_force(world.layout).version == f"{failed}-2"
+    assert (again["status"], again["previous_version"]) == ("done", "one")
+    assert world.record(failed)["status"] == "failed", "it is left as it was"
+
+
+def test_the_next_night_does_not_take_the_cutoff_of_one_that_was_rolled_back(world, monkeypatch):
+    word = {"cutoff_word": "today"}
+    world.night(run_id="one")
+    world.rows = world.rows + entities("user", "u3")
+    with monkeypatch.context() as patched:
+        patched.setattr(night_module, "_write_report", lambda *_: {}["key"])
+        with pytest.raises(KeyError):
+            world.night(history_cutoff=datetime(2026, 11, 22, tzinfo=UTC), **word)
+    rollback(world.layout, None)
+    again = world.night(history_cutoff=datetime(2026, 11, 23, tzinfo=UTC), **word)
+    assert again["run_id"] == "2026-11-23"
+
+
+def test_sessions_that_were_killed_count_in_seconds_and_rate(world):
+    world.killed = Terminated()
+    with pytest.raises(Terminated):
+        world.night(run_id="one")
+    assert world.record("one")["decode_sec"] == 2.0
+    world.decode("one")  # as a session that SIGKILL ended leaves it
+
+    world.killed = None
+    world.summary = {
+        "tokens_per_sec": None,
+        "decode_sec": 0.0,
+    }  # killed between the last shard and its summary
+    one = world.night(run_id="one")
+    assert one["decode_sec"] == 6.0
+    assert snapshot_in_force(world.layout).sec_per_token == pytest.approx(2.0 / 100)
 
 
 class FullDisk:

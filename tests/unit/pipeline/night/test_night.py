@@ -5,9 +5,11 @@ from types import SimpleNamespace
 import pytest
 
 from pipeline.errors import CorruptPartError, PublishError, QualityError
+from pipeline.pools import verify_pools
 from pipeline.publish.snapshot import snapshot_in_force, versions
 from pipeline.publish_settings import NightlySettings, PublishSettings
 from pipeline.quality_settings import QualitySettings
+from pipeline.storage.files import write_json
 from tests.publishing import entities
 
 
@@ -73,6 +75,63 @@ def test_a_damaged_file_of_the_version_in_force_is_told_before_anything_is_gener
     with pytest.raises(CorruptPartError, match=r"g0-00000\.parquet: its content is not what _SUCCESS says"):
         world.night(run_id="two")
     assert world.num_generations == 1
+
+
+def damage(path) -> None:
+    path.chmod(0o644)
+    path.write_bytes(b"x" + path.read_bytes()[1:])
+
+
+@pytest.mark.parametrize("is_changed", [True, False])
+@pytest.mark.parametrize("damaged", ["user/g0/*.tokens", "header.json", "calibration.json"])
+def test_damaged_pools_in_force_are_built_again(world, caplog, damaged, is_changed):
+    write_json({"weights": [0.5]}, world.layout.run("one").calibration)
+    pools = world.night(run_id="one")["datastore_version"]
+    (path,) = (world.layout.datastore / pools).glob(damaged)
+    damage(path)
+    world.rows = world.rows + (entities("user", "u3") if is_changed else [])
+    two = world.night(run_id="two")
+    assert two["status"] == "done" and (two["version"] == "two") == is_changed
+    assert snapshot_in_force(world.layout).datastore_version == two["datastore_version"]
+    assert "the pools of version one are built again" in caplog.text
+    verify_pools(world.layout, pools)
+    assert is_changed or two["datastore_version"] == pools
+
+
+def test_pools_whose_calibration_is_lost_get_another_name(world):
+    write_json({"weights": [0.5]}, world.layout.run("one").calibration)
+    pools = world.night(run_id="one")["datastore_version"]
+    world.layout.run("one").calibration.unlink()
+    (world.layout.datastore / pools / "calibration.json").unlink()
+    two = world.night(run_id="two")
+    assert (two["version"], two["status"]) == ("one", "done") and two["datastore_version"] != pools
+    assert snapshot_in_force(world.layout).datastore_version == two["datastore_version"]
+    verify_pools(world.layout, two["datastore_version"])
+
+
+def test_damaged_pools_of_a_run_whose_manifest_is_lost_are_told(world):
+    pools = world.night(run_id="one")["datastore_version"]
+    world.layout.run("one").manifest.unlink()
+    damage(world.layout.datastore / pools / "header.json")
+    with pytest.raises(
+        CorruptPartError, match=r"jobs\.publish rollback returns to the version before"
+    ) as error:
+        world.night(run_id="two")
+    assert error.value.exit_code == 2 and pools in str(error.value)
+
+
+def test_an_unreadable_record_of_the_run_in_force_stops_no_night(world, caplog):
+    world.night(run_id="one")
+    world.layout.run("one").night.write_text("{")
+    two = world.night(run_id="two")
+    assert (two["status"], two["version"]) == ("done", "one")
+    assert "a night is passed over: " in caplog.text and "one/night.json" in caplog.text
+
+
+def test_the_changes_are_kept_of_a_night_that_has_some(world):
+    for name, is_kept in (("one", True), ("two", False)):
+        world.night(run_id=name)
+        assert world.layout.run(name).changes.exists() == is_kept
 
 
 def test_a_night_that_is_not_valid_fails_and_goes_on_once_its_rows_are_mended(world):

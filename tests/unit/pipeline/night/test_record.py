@@ -8,9 +8,12 @@ from pipeline.night.record import (
     NightStopped,
     free_run_id,
     is_finished,
-    is_unfinished,
+    read_record,
     unfinished_night,
+    unfinished_record,
 )
+from pipeline.publish.snapshot import LEFT
+from pipeline.storage.files import write_text
 from pipeline.storage.layout import DatasetLayout
 
 
@@ -87,7 +90,7 @@ def test_a_night_that_stopped_is_found_by_what_it_was_about(layout):
     assert content(layout)["started_at"] == started_at
     assert [step["name"] for step in content(layout)["steps"]] == ["tables", "plan"]
     again.finish()
-    assert is_unfinished(layout.run("n1")), "its report is missing"
+    assert unfinished_record(layout, "n1") is not None, "its report is missing"
     with again.step("report"):
         pass
     assert is_finished(content(layout)) and unfinished_night(layout, "i") is None
@@ -100,11 +103,17 @@ def test_run_ids_are_days_with_a_number_if_used(layout):
     assert free_run_id(layout, "2026-11-22") == "2026-11-22-3"
 
 
+def test_a_night_whose_version_a_rollback_left_does_not_go_on(layout):
+    begun(layout)
+    write_text("", layout.snapshot("n1") / LEFT)
+    assert unfinished_night(layout, "i") is None and unfinished_record(layout, "n1") is None
+
+
 def test_a_broken_record_is_named(layout):
     begun(layout)
     layout.run("n1").night.write_text("{")
     with pytest.raises(CorruptPartError, match=r"n1/night\.json: unreadable"):
-        is_unfinished(layout.run("n1"))
+        read_record(layout.run("n1").night)
 
 
 def test_a_broken_record_of_another_night_does_not_stop_tonight(layout, caplog):

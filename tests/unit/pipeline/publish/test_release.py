@@ -24,7 +24,8 @@ from pipeline.publish.snapshot import (
 from pipeline.publish.versions import prune, prune_if_possible, rollback
 from pipeline.publish.writer import SnapshotWriter
 from pipeline.publish_settings import PublishSettings
-from pipeline.schemas import KNOWLEDGE
+from pipeline.schemas import CHANGES, KNOWLEDGE
+from pipeline.storage.files import remove_folder, write_parquet
 from pipeline.storage.layout import DatasetLayout
 from tests.publishing import data_tables, entities, finished_run, knowledge_row, settings_of
 
@@ -187,6 +188,8 @@ def test_pruning_keeps_the_newest_and_always_the_one_in_force(layout):
     first_night(layout)
     for number in range(2, 6):
         publish(layout, finished_run(layout, f"n{number}", entities("user", "u3", prompt=f"{number}")))
+    for number in range(1, 6):
+        write_parquet(CHANGES.empty_table(), layout.run(f"n{number}").changes)
     rollback(layout, "n3")
     assert prune(layout, keep_versions=2) == ["n1"]  # n2 is what a rollback would return to
     assert versions(layout) == ["n2", "n3", "n4", "n5"]
@@ -198,8 +201,30 @@ def test_pruning_keeps_the_newest_and_always_the_one_in_force(layout):
     assert {path.name for path in layout.knowledge.iterdir() if path.is_dir()} == {"n3", "n4", "n5"}
     for name, stays in (("n1", False), ("n2", False), ("n3", True), ("n4", True), ("n5", True)):
         run = layout.run(name)
-        assert run.parts.exists() == run.plan.exists() == stays
+        assert run.parts.exists() == run.plan.exists() == run.changes.exists() == stays
         assert run.manifest.exists(), "a run's records stay"
+
+
+@pytest.mark.parametrize("num_removals", [0, 1, 2])
+def test_pruning_that_was_killed_leaves_no_parts_behind(layout, monkeypatch, num_removals):
+    removed = []
+
+    def killed_later(folder):
+        if len(removed) == num_removals:
+            raise KeyboardInterrupt
+        removed.append(folder)
+        remove_folder(folder)
+
+    first_night(layout)
+    for version in ("n2", "n3"):
+        next_night(layout, version)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("pipeline.publish.versions.remove_folder", killed_later)
+        prune(layout, keep_versions=2)
+    prune(layout, keep_versions=2)
+    run = layout.run("n1")
+    assert not (run.parts.exists() or run.plan.exists() or layout.snapshot("n1").exists())
+    assert versions(layout) == ["n2", "n3"]
 
 
 def test_publishing_again_is_harmless_but_never_undoes_a_later_version(layout):
@@ -340,6 +365,15 @@ def test_pools_that_were_damaged_before_the_publication_are_built_again(layout):
     with pytest.raises(CorruptPartError, match="tokens"):
         publish_run(layout, run, settings_of(), content, damaging)
     assert publish(layout, run).version == "n1"
+    assert previous_text(layout, "user", "g0", "u1") == [3, 5, 6, 7, 3]
+
+
+def test_pools_that_were_damaged_before_they_were_put_in_force_are_built_again(layout):
+    pools = first_night(layout).datastore_version
+    layout.current_snapshot.unlink()  # as if the process was killed right after `_SUCCESS`
+    (tokens,) = (layout.datastore / pools).glob("user/g0/*.tokens")
+    tokens.unlink()
+    assert publish(layout, layout.run("n1")).datastore_version == pools == version_in_force(layout)
     assert previous_text(layout, "user", "g0", "u1") == [3, 5, 6, 7, 3]
 
 

@@ -72,6 +72,19 @@ def test_a_run_without_a_series_knows_its_last_session(builder, dataset):
     assert figures.started_at == BEGIN
 
 
+@pytest.mark.parametrize("drafted_from", [None, "v0"])
+def test_the_pools_are_those_that_were_drafted_from_not_those_that_the_night_built(
+    builder, dataset, drafted_from
+):
+    layout = builder.build()
+    manifest = json.loads(layout.manifest.read_text())
+    write_json(manifest | {"datastore_version": drafted_from}, layout.manifest)
+    builder.night(datastore_version="v1")
+    assert gather(layout, dataset).facts.datastore_version == drafted_from
+    layout.manifest.unlink()
+    assert gather(layout, dataset).facts.datastore_version == "v1"
+
+
 def test_a_killed_run_is_told_as_stopped_and_one_that_moves_as_running(dataset):
     builder = RunBuilder(dataset, finished=2)
     layout = builder.build(has_summary=False)

@@ -37,6 +37,15 @@ def test_a_night_without_changes_says_so(builder, dataset):
     assert figures.rows.of_kind().num_rows == 0
 
 
+@pytest.mark.parametrize("change", ["gone", "withheld"])
+def test_a_night_that_only_let_entities_go_does_not_say_that_nothing_changed(builder, dataset, change):
+    builder.layout.root.mkdir(parents=True)
+    builder.night(counts={"user": {"carried": 940, change: 3}}, decode_sec=0.0)
+    assert gather(builder.layout, dataset).verdict.headline == (
+        "The night went well: no text had to be written; 940 were carried over. Version v1 is in force."
+    )
+
+
 @pytest.mark.parametrize("key", ["error", "reason"])
 def test_a_failed_night_names_step_reason_version_and_what_to_do(builder, dataset, key):
     layout = builder.build()

@@ -208,16 +208,17 @@ def _derived_run_id(settings: RunSettings, source: ModelSource, plan: pa.Table) 
 def _worker_spec(
     settings: RunSettings, layout: DatasetLayout, run: PlannedRun, source: ModelSource, vocab_size: int
 ) -> WorkerSpec:
-    """Fix what the run depends on. A run that goes on keeps the datastore version that it began with."""
+    """Fix what the run depends on. A run that goes on keeps the datastore version of its finished parts."""
+    has_begun = run.layout.manifest.exists() and bool(committed_shards(run.layout))
     version = None
-    if settings.drafter.name == "laser":
-        begun, version = _recorded_version(run.layout)
-        if not begun:
-            version = usable_version(layout, source.tokenizer_hash, vocab_size, settings.history_cutoff)
+    if settings.drafter.name == "laser" and has_begun:
+        version = _recorded_version(run.layout)
+    elif settings.drafter.name == "laser":
+        version = usable_version(layout, source.tokenizer_hash, vocab_size, settings.history_cutoff)
     fingerprint = run_fingerprint(settings, source.revision, source.tokenizer_hash, version)
     _reject_other_run(run, fingerprint, settings)
     write_shards(shards_in_full(run.plan, run.prompts), run.layout.plan)
-    if not run.layout.manifest.exists():
+    if not has_begun:
         write_json(_manifest(settings, run, source, fingerprint, version, vocab_size), run.layout.manifest)
     return WorkerSpec(
         settings=settings,
@@ -243,15 +244,13 @@ def _reject_other_run(run: PlannedRun, fingerprint: str, settings: RunSettings) 
         )
 
 
-def _recorded_version(run: RunLayout) -> tuple[bool, str | None]:
-    """(whether the run was begun before, the datastore version it drafts from)."""
+def _recorded_version(run: RunLayout) -> str | None:
+    """The datastore version that the run drafts from."""
     try:
-        manifest = json.loads(run.manifest.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return False, None
+        manifest: dict[str, Any] = json.loads(run.manifest.read_text(encoding="utf-8"))
     except ValueError as error:
         raise DataError(f"{run.manifest}: unreadable ({error}); choose another run_id") from error
-    return True, manifest.get("datastore_version")
+    return manifest.get("datastore_version")
 
 
 def _manifest(

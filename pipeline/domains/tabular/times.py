@@ -9,16 +9,17 @@ from pipeline.schemas import TIMESTAMP
 
 MICROS = {"s": 1_000_000, "ms": 1_000, "us": 1}
 
-# ISO 8601's spellings, rewritten one after the other as `YYYY-MM-DDThh:mm:ss.ffffffZ`, seconds optional.
+# ISO 8601's spellings, rewritten one after the other as Arrow reads them: `YYYY-MM-DDThh:mm:ss.ffffffZ`.
 _REWRITINGS = (
     (r"^([0-9]{4})([0-9]{2})([0-9]{2})(T|$)", r"\1-\2-\3\4"),
-    (r"^(.{10}[Tt ][0-9]{2})([0-9]{2})([0-9]{2})", r"\1:\2:\3"),
-    (r"^(.{10}[Tt ][0-9]{2})([0-9]{2})", r"\1:\2"),
-    (r"[.,]([0-9]{1,6})[0-9]*", r".\1"),
+    (r"^(.{10})[t ]", r"\1T"),
+    (r"^(.{10}T[0-9]{2})([0-9]{2})([0-9]{2})", r"\1:\2:\3"),
+    (r"^(.{10}T[0-9]{2})([0-9]{2})", r"\1:\2"),
+    (r"[.,]([0-9]{6})[0-9]+", r".\1"),
+    (r",", r"."),
+    (r" ([+-])", r"\1"),
     (r"^(.{10})$", r"\1T00Z"),
-    (r"^(.{10})[Tt ]([0-9:.]+)$", r"\1T\2Z"),
-    (r"^(.{10})[Tt ]([0-9:.]+) ?(?:[Zz]|([+-].*))$", r"\1T\2\3"),
-    (r"^(.{10}T[0-9:.]+)$", r"\1Z"),
+    (r"^(.{10}T[0-9:.]+)(?: ?[Zz])?$", r"\1Z"),
 )
 _LEAP_YEAR = r"(?:[0-9]{2}(?:0[48]|[2468][048]|[13579][26])|(?:[02468][048]|[13579][26])00)"
 _DATE = (
@@ -26,9 +27,9 @@ _DATE = (
     rf"|02-(?:0[1-9]|1[0-9]|2[0-8]))|{_LEAP_YEAR}-02-29)"
 )
 _HOUR, _MINUTE = "(?:[01][0-9]|2[0-3])", "[0-5][0-9]"
-_MOMENT = (
-    rf"^{_DATE}T{_HOUR}(?::{_MINUTE}(?::{_MINUTE}(?:\.[0-9]{{1,6}})?)?)?(?:Z|[+-]{_HOUR}(?::?{_MINUTE})?)$"
-)
+_TIME = rf"{_HOUR}(?::{_MINUTE}(?::{_MINUTE}(?:\.[0-9]{{1,6}})?)?)?"
+_LOCAL = rf"^{_DATE}(?:[T ]{_TIME})?$"
+_MOMENT = rf"^{_DATE}[T ]{_TIME}(?:Z|[+-]{_HOUR}(?::?{_MINUTE})?)$"
 
 
 def with_times(rows: pa.Table, unit: str, log: FailureLog) -> pa.Table:
@@ -53,12 +54,18 @@ def iso_times(texts: pa.ChunkedArray) -> pa.ChunkedArray:
 
     Digits beyond the microsecond are dropped. Weeks (`2020-W01`) and ordinal days are not read.
     """
-    texts = pc.utf8_trim_whitespace(texts)
-    for spelled_alike in (pa.timestamp("us"), TIMESTAMP):  # all without an offset, all with one
-        try:
-            return texts.cast(spelled_alike).cast(TIMESTAMP)
-        except pa.ArrowInvalid:
-            continue
+    return pa.chunked_array([_iso_times(chunk) for chunk in texts.chunks], TIMESTAMP)
+
+
+def _iso_times(texts: pa.Array) -> pa.Array:
+    texts = pc.fill_null(pc.utf8_trim_whitespace(texts), "")
+    odd = pc.invert(pc.match_substring_regex(texts, _MOMENT))
+    if not pc.any(odd).as_py():
+        return texts.cast(TIMESTAMP)
+    if pc.all(pc.match_substring_regex(texts, _LOCAL)).as_py():
+        return texts.cast(pa.timestamp("us")).cast(TIMESTAMP)
+    rewritten = texts.filter(odd)
     for pattern, replacement in _REWRITINGS:
-        texts = pc.replace_substring_regex(texts, pattern, replacement)
-    return pc.if_else(pc.match_substring_regex(texts, _MOMENT), texts, None).cast(TIMESTAMP)
+        rewritten = pc.replace_substring_regex(rewritten, pattern, replacement)
+    rewritten = pc.if_else(pc.match_substring_regex(rewritten, _MOMENT), rewritten, None)
+    return pc.replace_with_mask(texts, odd, rewritten).cast(TIMESTAMP)

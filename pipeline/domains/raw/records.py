@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from pipeline.domains.raw.columns import there_are
 from pipeline.domains.raw.failures import CONTENT, LINE, FailureLog, reject
-from pipeline.domains.raw.lines import read_line_blocks
+from pipeline.domains.raw.lines import LineBlock, read_line_blocks
 from pipeline.domains.raw.sources import UNREADABLE, Source
 from pipeline.domains.raw.texts import LARGEST_EXACT_FLOAT, LIST_SEPARATOR, MAX_DEPTH, as_texts, encodable
 from pipeline.errors import DataError
@@ -101,16 +101,21 @@ def read_json_rows(
     `keys` takes note of the keys that were there.
     """
     for block in read_line_blocks(source):
-        if not len(block.text):
-            continue
-        log.count(len(block.text))
-        records = [None if line is None else _parsed(line, parse) for line in block.text.to_pylist()]
-        rows = pa.table({LINE: block.numbers, CONTENT: pc.fill_null(block.text, "")})
-        is_record = pa.array([record is not None for record in records])
-        rows = reject(rows, pc.invert(is_record), "not a JSON object", log)
-        kept = [record for record in records if record is not None]
-        keys.see(kept)
-        yield _with_columns(rows, kept, columns, log)
+        if len(block.text):
+            log.count(len(block.text))
+            yield _json_rows(block, columns, log, keys, parse)
+
+
+def _json_rows(
+    block: LineBlock, columns: dict[str, str], log: FailureLog, keys: JsonKeys, parse: Parse
+) -> pa.Table:
+    records = [None if line is None else _parsed(line, parse) for line in block.text.to_pylist()]
+    rows = pa.table({LINE: block.numbers, CONTENT: pc.fill_null(block.text, "")})
+    is_record = pa.array([record is not None for record in records])
+    rows = reject(rows, pc.invert(is_record), "not a JSON object", log)
+    kept = [record for record in records if record is not None]
+    keys.see(kept)
+    return _with_columns(rows, kept, columns, log)
 
 
 def _parsed(line: str, parse: Parse) -> dict[str, Any] | None:

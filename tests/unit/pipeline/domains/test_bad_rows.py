@@ -201,3 +201,43 @@ def test_a_file_of_bad_rows_only_is_an_error_whatever_is_allowed(raw_folder, dat
     (folder / "ratings.csv").write_text("userId,movieId,rating,timestamp\n1,99,3,5\n")
     with pytest.raises(DataError, match="1 of 1 rows are bad"):
         read_domain(dataset(folder, max_bad_fraction=1.0))
+
+
+def test_a_quoted_value_over_lines_is_one_row_and_its_lines_are_no_rows(raw_folder, dataset):
+    folder = raw_folder("csv")
+    append(
+        folder / "movies.csv",
+        '12,"Owl\n13,Forged,Drama\n\nend (1999)",Drama',
+        '14,"Fox\n(2000)"',
+        "15,Elk,Drama",
+    )
+    tables = read_domain(dataset(folder))
+    assert tables.items["item_id"].to_pylist() == ["10", "11", "12", "15"]
+    assert tables.items["title"].to_pylist()[2].startswith("Owl\n13,Forged,Drama\n\nend")
+    assert failures(tables) == [("movies.csv", 8, "2 fields instead of 3, and quotes around 2 lines")]
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        (
+            "userId;movieId;rating;timestamp",
+            "it reads 'userId;movieId;rating;timestamp': look at `separator`",
+        ),
+        ('"userId,movieId,rating,timestamp', "it reads '\"userId,movieId,rating,timestamp': look at"),
+        (b"\xff\xfeu\x00s\x00", r"it reads '\\xff\\xfeu\x00s\x00': look at `separator` and `encoding`"),
+        ("x" * 300_000, "xxx…': look at"),
+        (",".join("x" * n for n in range(2000)), "there are , x, xx"),
+    ],
+)
+def test_a_header_that_is_none_is_shown_in_short(raw_folder, dataset, header, message):
+    folder = raw_folder("csv")
+    rows = (folder / "ratings.csv").read_bytes().split(b"\n", 1)[1]
+    (folder / "ratings.csv").write_bytes(
+        (header if isinstance(header, bytes) else header.encode()) + b"\n" + rows
+    )
+    with pytest.raises(DataError) as raised:
+        read_domain(dataset(folder))
+    found = str(raised.value)
+    assert "lacks userId, movieId, rating, timestamp; " in found and message in found
+    assert len(found) < 3000

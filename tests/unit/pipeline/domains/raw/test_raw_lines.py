@@ -31,6 +31,12 @@ def test_control_characters_betray_another_encoding(tmp_path):
     assert read(path, "latin-1") == [(1, None), (2, "café")]
 
 
+def test_bytes_that_the_fallback_lacks_cost_their_line(tmp_path):
+    path = tmp_path / "raw"
+    path.write_bytes(b"a\n" + b"".join(b"Tw%co\n" % byte for byte in b"\x81\x8d\x8f\x90\x9d") + b"\x80 5\n")
+    assert [text for _, text in read(path, "cp1252")] == ["a", *[None] * 5, "\u20ac 5"]
+
+
 def test_lines_are_found_again_by_number(tmp_path):
     path = tmp_path / "raw"
     path.write_text("a\n\nb\nc\n")

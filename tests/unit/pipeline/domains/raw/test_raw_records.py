@@ -1,0 +1,66 @@
+import json
+
+import pytest
+
+from pipeline.domains.raw.failures import LINE, FailureLog
+from pipeline.domains.raw.records import JsonKeys, parse_json, read_json_rows
+from pipeline.domains.raw.sources import Source
+from pipeline.domains.raw.texts import MAX_DEPTH, as_texts
+
+
+def read(path, *records):
+    path.write_text("".join(record + "\n" for record in records))
+    log = FailureLog(Source(str(path)))
+    tables = list(read_json_rows(Source(str(path)), {"value": "v"}, log, JsonKeys(["v"])))
+    assert sum(table.num_rows for table in tables) + log.num_bad == log.num_rows == len(records)
+    rows = [
+        pair
+        for table in tables
+        for pair in zip(table[LINE].to_pylist(), table["value"].to_pylist(), strict=True)
+    ]
+    return rows, [(row["line"], row["reason"]) for row in log.table().to_pylist()]
+
+
+def nested(depth, opening="[", closing="]"):
+    return f'{{"v": {opening * depth}1{closing * depth}}}'
+
+
+@pytest.mark.parametrize("pair", [("[", "]"), ('{"a":', "}")])
+def test_a_value_nested_deep_is_a_bad_row(tmp_path, pair):
+    deep = [nested(depth, *pair) for depth in (MAX_DEPTH, MAX_DEPTH + 2, 400, 900)]
+    rows, bad = read(tmp_path / "x.jsonl", *deep, '{"v": 1}', nested(100_000, *pair))
+    reason = "a value is nested more than 100 deep"
+    assert [line for line, _ in rows] == [1, 5]
+    assert bad == [(2, reason), (3, reason), (4, reason), (6, "not a JSON object")]
+
+
+def test_numbers_that_json_lacks(tmp_path):
+    values = (float("nan"), float("inf"), -float("inf"), "NaN", 1)
+    rows, bad = read(
+        tmp_path / "x.jsonl", *(json.dumps({"v": value}) for value in values), "{NaN}", "NaN", "[NaN]"
+    )
+    assert [text for _, text in rows] == [None, "inf", "-inf", "NaN", "1"]
+    assert bad == [(line, "not a JSON object") for line in (6, 7, 8)]
+    assert parse_json('{"a": NaN') is None
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        ["a", None, "", "\u00e9"],
+        ["a", "\ud800"],
+        [1, None, -(2**63), 2**63 - 1],
+        [1, 2**63, 10**5000],
+        [1, 1.0, 0.5, -0.0, 0.0, 1e300, 2.0**53, 2**53 + 1, None],
+        [True, 1, 0, False],
+        [True, False, None],
+        [[1, None, "a"], {"a": [1], "b": None, "\ud800": 1}],
+        [None, None],
+        [],
+    ],
+)
+def test_columns_of_one_kind_are_read_as_single_values_are(values):
+    texts, deep = as_texts(values)
+    assert not deep.any()
+    single = [as_texts([[value], value])[0][1].as_py() for value in values]
+    assert texts.to_pylist() == single

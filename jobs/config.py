@@ -46,7 +46,8 @@ def load_settings(config_name: str, overrides: list[str], config_dir: str | None
     """Compose `configs/<config_name>.yaml` with Hydra `overrides` into settings; `ConfigError` if wrong.
 
     `config_dir` (default: $LASER_CONFIG_DIR) is a folder of the same shape as configs/ whose files are
-    offered beside those; a name that both have is refused. Relative `paths.data` and `dataset.raw` become absolute.
+    offered beside those; a name that both have is refused. Relative `paths.data` and `dataset.raw` become
+    absolute.
     """
     try:
         return _load_settings(config_name, overrides, config_dir)

@@ -72,9 +72,7 @@ def holds_text_only(annotation: Any) -> bool:
 def holds_plain_text(annotation: Any) -> bool:
     """True if every value other than null and groups of keys is a text of any spelling."""
     plain = [_plain(member) for member in _members(annotation)]
-    return str in plain and all(
-        member in (str, type(None), list) or _is_settings(member) for member in plain
-    )
+    return str in plain and all(member in (str, type(None), list) or _is_settings(member) for member in plain)
 
 
 def allows_bool(annotation: Any) -> bool:

@@ -49,7 +49,8 @@ def shown(settings) -> str:
 def test_it_says_what_was_understood(settings):
     result = dry_run(settings)
     assert result.num_rows == {"users": 2, "items": 2, "interactions": 3}
-    assert result.bad_rows == [("ratings.csv", 1, "unknown item '9'")]
+    [(file, count, reason)] = result.bad_rows
+    assert (Path(file).name, count, reason) == ("ratings.csv", 1, "unknown item '9'")
     assert result.groups["item"] == [("drama", 1), ("other", 1)]
     assert {kind: len(prompts) for kind, prompts in result.prompts.items()} == {"item": 2, "user": 2}
     lengths = result.lengths["user"]
@@ -79,7 +80,7 @@ def test_bad_rows_that_are_not_listed_are_counted(settings, monkeypatch):
     ratings.write_text(ratings.read_text() + "".join(f"2,{item},3,3\n" for item in range(20, 23)))
     dataset = settings.dataset.model_copy(update={"max_bad_fraction": 1.0})
     settings = settings.model_copy(update={"dataset": dataset})
-    assert dry_run(settings).bad_rows == [("ratings.csv", 4, "unknown item '9'")]
+    assert [(count, reason) for _, count, reason in dry_run(settings).bad_rows] == [(4, "unknown item '9'")]
     assert "Bad rows: 4;" in shown(settings)
 
 

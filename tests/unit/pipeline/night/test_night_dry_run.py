@@ -8,9 +8,9 @@ import pyarrow as pa
 import pytest
 
 from jobs import nightly
+from pipeline import dry_run
 from pipeline.errors import PublishError
 from pipeline.models import ModelSource
-from pipeline import dry_run
 from pipeline.night import dry_run as module
 from pipeline.night.dry_run import dry_run_night
 from pipeline.prompts import RenderedPrompts

@@ -10,7 +10,7 @@ from pipeline.generate.engine import TextEngine, TextRequest
 from pipeline.models.tokenizer import load_tokenizer
 from pipeline.prompts.outputs import parse_output
 
-pytestmark = pytest.mark.slow  # two engines
+pytestmark = pytest.mark.slow  # three engines
 
 TITLES = [
     "Quiet Harbor", "The Long Orchard", "Seven Lanterns", "Night Ferry", "A Winter Map", "Copper Sky",
@@ -57,8 +57,10 @@ def write(engine: TextEngine, asked: list[TextRequest], at_once: int):
     return written
 
 
-@pytest.mark.parametrize("drafter", ["laser", "ngram"])
+@pytest.mark.parametrize("drafter", ["laser", "ngram", "suffix"])
 def test_every_answer_that_ends_is_the_json_asked_for(smollm2, drafter):
+    if drafter == "suffix":
+        pytest.importorskip("arctic_inference")
     spec = spec_of(smollm2, drafter)
     texts = write(TextEngine(spec), requests(smollm2), 4)
     assert len(texts) == len(TITLES)

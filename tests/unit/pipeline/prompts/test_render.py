@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.errors import ConfigError, DataError
 from pipeline.plan import reject_later_events
-from pipeline.prompts import histories, render, render_prompts
+from pipeline.prompts import histories, render, render_prompts, subjects
 from pipeline.schemas import FAILED, PROMPTS
 
 USERS = {"u1": {"age": "24", "gender": "F"}, "u2": {}, "u3": {"age": "31"}, "u4": {}}
@@ -46,6 +46,22 @@ def test_every_entity_is_a_prompt_or_a_failure(world, kar, make_model, tokenizer
         assert row["prompt_hash"] == hashlib.sha256(row["prompt"].encode()).hexdigest()
         assert row["max_tokens"] == 256
         assert row["group"] == ("drama" if row["kind"] == "item" else "u0")
+
+
+def test_only_items_that_are_asked_for_or_shown_become_cards(
+    make_tables, groups_of, kar, make_model, tokenizer, monkeypatch
+):
+    items = {f"i{number}": f"Film {number}" for number in range(1, 50)}
+    tables = make_tables(USERS, items, RATINGS)
+    chosen = groups_of(tables).filter(pc.is_in(groups_of(tables)["entity_id"], pa.array(["u1", "i9"])))
+    made = []
+    card = subjects.item_card
+    monkeypatch.setattr(
+        subjects, "item_card", lambda row, cleaner: made.append(row["item_id"]) or card(row, cleaner)
+    )
+    rendered = render_prompts(tables, chosen, kar, make_model(), "movie", tokenizer, None, (1.0, 5.0))
+    assert rendered.prompts.num_rows == 2
+    assert sorted(made) == ["i1", "i2", "i9"]
 
 
 def test_kar_prompts_say_what_is_known(world, kar, make_model, tokenizer):

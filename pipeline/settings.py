@@ -371,11 +371,11 @@ class RunSettings(Settings):
             return None
         try:
             date = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
-        except ValueError as error:
+            return date.astimezone(UTC) if date.tzinfo else date.replace(tzinfo=UTC)
+        except (ValueError, OverflowError) as error:
             raise ValueError(
                 "must be an ISO date, for example 1998-03-01 or 1998-03-01T12:00Z, or today, yesterday"
             ) from error
-        return date.astimezone(UTC) if date.tzinfo else date.replace(tzinfo=UTC)
 
     @model_validator(mode="after")
     def _stops_after_a_step_that_there_is(self) -> "RunSettings":

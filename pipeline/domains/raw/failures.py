@@ -77,9 +77,12 @@ def check_bad_rows(logs: Sequence[FailureLog], max_bad_fraction: float) -> None:
         return
     worst = next(log for log in logs if log.num_bad)
     first = worst.table().slice(0, 1).to_pylist()[0]
+    allowed = f"more than dataset.max_bad_fraction={max_bad_fraction:g} allows"
+    verdict = f"{num_bad} of {num_rows} rows are bad, {allowed}"
+    if num_bad == num_rows:
+        verdict = f"none of {num_rows} rows is good"
     raise DataError(
-        f"{where}: {num_bad} of {num_rows} rows are bad, more than"
-        f" dataset.max_bad_fraction={max_bad_fraction:g} allows; first, line {first['line']}"
+        f"{where}: {verdict}; first, line {first['line']}"
         f"{f' of {worst.path}' if len(logs) > 1 else ''}: {first['reason']}"
     )
 

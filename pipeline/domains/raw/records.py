@@ -25,6 +25,9 @@ from pipeline.errors import DataError
 from pipeline.schemas import TIMESTAMP
 
 PARQUET_BATCH_ROWS = 131_072
+PARQUET_BATCH_BYTES = 64 * 2**20
+MICROS_PER_UNIT = {"s": 1_000_000, "ms": 1_000, "us": 1, "ns": 0}
+MICROS_PER_DAY = 86_400_000_000
 
 Parse = Callable[[str], dict[str, Any] | None]
 _PARQUET_ERRORS = (
@@ -145,7 +148,7 @@ def read_parquet_rows(source: Source, columns: dict[str, str], log: FailureLog) 
             _require(source, columns, parquet.schema_arrow.names)
             wanted = list(dict.fromkeys(columns.values()))
             first = 1
-            for batch in parquet.iter_batches(PARQUET_BATCH_ROWS, columns=wanted):
+            for batch in parquet.iter_batches(_batch_rows(parquet.metadata), columns=wanted):
                 log.count(batch.num_rows)
                 table = _texts(source, pa.table(batch), columns)
                 numbers = pa.array(np.arange(first, first + batch.num_rows, dtype=np.int64))
@@ -175,18 +178,42 @@ def _texts(source: Source, table: pa.Table, columns: dict[str, str]) -> pa.Table
     return pa.table(values)
 
 
+def _batch_rows(metadata: pq.FileMetaData) -> int:
+    """Rows that are decoded at once: fewer where rows are large, as far as the file tells."""
+    num_bytes = sum(metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups))
+    rows_of_a_batch = PARQUET_BATCH_BYTES * metadata.num_rows // max(num_bytes, 1)
+    return min(max(rows_of_a_batch, 1), PARQUET_BATCH_ROWS)
+
+
 def _column_as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
     kind = column.type
     if pa.types.is_dictionary(kind):
         return _column_as_text(column.cast(kind.value_type))
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
-        return column.cast(pa.timestamp("us", tz=getattr(kind, "tz", None)), safe=False).cast(TIMESTAMP)
+        return _in_microseconds(column).cast(TIMESTAMP)
     if pa.types.is_floating(kind):
         return _floats_as_text(column)
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         lists = column.cast(pa.list_(pa.string()))
         return pc.binary_join(pc.if_else(pc.is_null(lists), pa.scalar([], lists.type), lists), LIST_SEPARATOR)
     return column.cast(pa.string())
+
+
+def _in_microseconds(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Times and dates as timestamp[us]; null where 64 bits do not hold them (a plain cast would wrap)."""
+    kind = column.type
+    if pa.types.is_date32(kind):
+        column, micros_per_unit = column.cast(pa.int32()).cast(pa.int64()), MICROS_PER_DAY
+    else:
+        unit = "ms" if pa.types.is_date64(kind) else kind.unit
+        column, micros_per_unit = column.cast(pa.int64()), MICROS_PER_UNIT[unit]
+    if not micros_per_unit:  # nanoseconds
+        micros = pc.divide(column, 1000)
+    else:
+        largest = np.iinfo(np.int64).max // micros_per_unit
+        fits = pc.and_(pc.less_equal(column, largest), pc.greater_equal(column, -largest))
+        micros = pc.multiply(pc.if_else(fits, column, None), micros_per_unit)
+    return micros.cast(pa.timestamp("us", tz=getattr(kind, "tz", None)))
 
 
 def _floats_as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -199,7 +199,7 @@ def test_files_without_rows_are_errors(raw_folder, dataset, content):
 def test_a_file_of_bad_rows_only_is_an_error_whatever_is_allowed(raw_folder, dataset):
     folder = raw_folder("csv")
     (folder / "ratings.csv").write_text("userId,movieId,rating,timestamp\n1,99,3,5\n")
-    with pytest.raises(DataError, match="1 of 1 rows are bad"):
+    with pytest.raises(DataError, match="none of 1 rows is good"):
         read_domain(dataset(folder, max_bad_fraction=1.0))
 
 

@@ -1,9 +1,11 @@
 import json
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline.domains.raw.failures import LINE, FailureLog
-from pipeline.domains.raw.records import JsonKeys, parse_json, read_json_rows
+from pipeline.domains.raw.records import JsonKeys, parse_json, read_json_rows, read_parquet_rows
 from pipeline.domains.raw.sources import Source
 from pipeline.domains.raw.texts import MAX_DEPTH, as_texts
 
@@ -64,3 +66,40 @@ def test_columns_of_one_kind_are_read_as_single_values_are(values):
     assert not deep.any()
     single = [as_texts([[value], value])[0][1].as_py() for value in values]
     assert texts.to_pylist() == single
+
+
+def read_parquet(path, column):
+    pq.write_table(pa.table({"v": column}), path)
+    source = Source(str(path))
+    return pa.concat_tables(read_parquet_rows(source, {"value": "v"}, FailureLog(source)))["value"]
+
+
+LARGEST = 2**63 - 1
+TIMES = [  # Parquet has no seconds: they are stored as milliseconds
+    (pa.timestamp("s"), 1, 10**15, None),
+    (pa.timestamp("ms", "UTC"), 1_000, LARGEST, None),
+    (pa.timestamp("us"), 10**6, LARGEST, LARGEST),
+    (pa.timestamp("ns"), 10**9, LARGEST, LARGEST // 1000),
+]
+
+
+@pytest.mark.parametrize(("kind", "one_second", "far", "far_micros"), TIMES)
+def test_times_keep_their_meaning_and_none_wraps(tmp_path, kind, one_second, far, far_micros):
+    column = pa.array([one_second, None, -one_second, far]).cast(kind)
+    micros = read_parquet(tmp_path / "x.parquet", column).cast(pa.int64()).to_pylist()
+    assert micros == [10**6, None, -(10**6), far_micros]
+
+
+@pytest.mark.parametrize(("kind", "day"), [(pa.date32(), 1), (pa.date64(), 86_400_000)])
+def test_days_keep_their_meaning_and_none_wraps(tmp_path, kind, day):
+    column = pa.array([day, -day, (2**31 - 1) * day], pa.int64() if day > 1 else pa.int32()).cast(kind)
+    micros = read_parquet(tmp_path / "x.parquet", column).cast(pa.int64()).to_pylist()
+    assert micros == [86_400_000_000, -86_400_000_000, None]
+
+
+def test_large_rows_are_decoded_a_few_at_a_time(tmp_path):
+    column = pa.array([f"{number}" * 2**20 for number in range(200)])
+    pq.write_table(pa.table({"v": column}), tmp_path / "x.parquet", use_dictionary=False)
+    source = Source(str(tmp_path / "x.parquet"))
+    batches = list(read_parquet_rows(source, {"value": "v"}, FailureLog(source)))
+    assert len(batches) > 5 and sum(batch.num_rows for batch in batches) == 200

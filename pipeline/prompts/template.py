@@ -15,8 +15,8 @@ from pipeline.settings import Kind
 # them. `attributes`: a mapping of strings. Users: `history` is a list of (item, rating) pairs, oldest
 # first, where item has `name` (title and year), `title`, `year` (or None), `categories`, `attributes`, and
 # rating is a number or None; `min_rating` and `max_rating` are the ends of the rating scale, or None.
-# Items: `item`. `max_words`: the length that the prompt set asks for, or None. `factors`: what the prompt set says that a
-# text on such an item should go into, or None.
+# Items: `item`. `max_words`: the length that the prompt set asks for, or None. `factors`: what the prompt set
+# says that a text on such an item should go into, or None.
 VARIABLES: dict[Kind, frozenset[str]] = {
     "user": frozenset(
         {

@@ -74,7 +74,7 @@ def layout(data: str) -> DatasetLayout:
 def num_drafted(data: str, told: dict, source: str) -> int:
     """Draft tokens of `source` in the last session of a night."""
     manifest = json.loads(layout(data).run(told["run_id"]).manifest.read_text())
-    return manifest["summary"]["sources"][source]["num_draft_tokens"]
+    return manifest["summary"]["sources"].get(source, {"num_draft_tokens": 0})["num_draft_tokens"]
 
 
 def in_force(data: str) -> dict[tuple[str, str], dict]:

@@ -5,7 +5,7 @@ from difflib import get_close_matches
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from annotated_types import Ge
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 Path = tuple[str | int, ...]
 NAMES_OF_TYPES = {
@@ -70,7 +70,12 @@ def holds_text_only(annotation: Any) -> bool:
 
 
 def holds_plain_text(annotation: Any) -> bool:
-    """True if every value other than null and groups of keys is a text of any spelling."""
+    """True if every value other than null and groups of keys is a text of any spelling, and no number."""
+    try:
+        TypeAdapter(annotation).validate_python(0)
+        return False
+    except ValidationError:
+        pass
     plain = [_plain(member) for member in _members(annotation)]
     return str in plain and all(member in (str, type(None), list) or _is_settings(member) for member in plain)
 

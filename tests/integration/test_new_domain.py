@@ -52,7 +52,13 @@ def test_the_dry_run_shows_what_was_understood(followed):
     shown = run(followed, blocks("sh")[1])
     assert shown.returncode == 0, shown.stderr
     assert "15,223 users, 36,041 items, 564,730 interactions" in shown.stdout
-    for expected in ("BX-Book-Ratings.csv: 118,605", "harlequin 1,560", "prompt of one user", "tokens/s"):
+    for expected in (
+        "BX-Book-Ratings.csv",
+        "Bad rows: 118,605",
+        "harlequin 1,560",
+        "prompt of one user",
+        "tokens/s",
+    ):
         assert expected in shown.stdout
     assert shown.stdout.count("prompt of one") == 6
     assert not (followed / "data").exists()

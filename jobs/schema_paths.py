@@ -71,13 +71,18 @@ def holds_text_only(annotation: Any) -> bool:
 
 def holds_plain_text(annotation: Any) -> bool:
     """True if every value other than null and groups of keys is a text of any spelling, and no number."""
+    plain = [_plain(member) for member in _members(annotation)]
+    others = [member for member in plain if member not in (str, type(None), list)]
+    return str in plain and all(map(_is_settings, others)) and not _takes_numbers(annotation)
+
+
+def _takes_numbers(annotation: Any) -> bool:
+    """Whether a number is good too, as its text."""
     try:
         TypeAdapter(annotation).validate_python(0)
-        return False
     except ValidationError:
-        pass
-    plain = [_plain(member) for member in _members(annotation)]
-    return str in plain and all(member in (str, type(None), list) or _is_settings(member) for member in plain)
+        return False
+    return True
 
 
 def allows_bool(annotation: Any) -> bool:

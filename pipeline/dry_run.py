@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.domains import DomainTables
+from pipeline.domains.raw.failures import UNLISTED
 from pipeline.environment import machine_backend
 from pipeline.errors import DataError
 from pipeline.generate.optional_packages import require_drafter_package
@@ -41,8 +42,6 @@ logger = logging.getLogger(__name__)
 NUM_SHOWN_PROMPTS = 3
 MAX_SHOWN_GROUPS = 25
 MAX_SHOWN_REASONS = 5
-# How `domains.raw.failures.FailureLog` ends the list of a file that has more bad rows than are listed.
-UNLISTED = r"^(?P<num>[0-9]+) more rows are bad"
 # Output tokens per second of one worker, for the first run of a model: the embedded model on two CPU
 # cores, and a 7B model on one data-centre GPU. A finished run's own rate is used as soon as there is one.
 FIRST_RUN_TOKENS_PER_SEC = {"cpu": 150.0, "gpu": 2500.0}
@@ -213,7 +212,8 @@ def _bad_rows(failed: pa.Table) -> list[tuple[str, int, str]]:
 
 def _num_rows_of(failed: pa.Table) -> pa.ChunkedArray:
     """For how many raw rows each row of `failed` stands: one, or those that were too many to be listed."""
-    unlisted = pc.struct_field(pc.extract_regex(failed["reason"], UNLISTED), "num").cast(pa.int64())
+    found = pc.extract_regex(failed["reason"], rf"^(?P<num>[0-9]+){UNLISTED}$")
+    unlisted = pc.struct_field(found, "num").cast(pa.int64())
     return pc.if_else(pc.is_null(failed["line"]), pc.fill_null(unlisted, 1), 1)
 
 

@@ -33,6 +33,11 @@ def write_domain(tables: DomainTables, folder: Path) -> None:
     write_parquet(tables.interactions, folder / "interactions.parquet")
 
 
+def with_column(rows: pa.Table, column: str, values: pa.Array | pa.ChunkedArray) -> pa.Table:
+    """`rows` with `values` in place of what `column` holds."""
+    return rows.set_column(rows.schema.get_field_index(column), column, values)
+
+
 def attribute_maps(columns: Mapping[str, pa.Array], num_rows: int) -> pa.MapArray:
     """One map of strings for each row, from string columns of `num_rows` values; nulls are left out."""
     present = np.array([column.is_valid() for column in columns.values()], dtype=bool)

@@ -5,6 +5,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.domains.raw.failures import LINE, FailureLog, reject
+from pipeline.domains.tables import with_column
 from pipeline.schemas import TIMESTAMP
 
 MAX_TIMESTAMP_SEC = 253_402_300_799  # the end of the year 9999; larger values are milliseconds
@@ -27,7 +28,7 @@ def with_ratings(rows: pa.Table, minimum: float, maximum: float, log: FailureLog
     rows, ratings = _numbers(rows, "rating", "rating '{rating}' is not a number", log)
     outside = pc.invert(pc.and_(pc.greater_equal(ratings, minimum), pc.less_equal(ratings, maximum)))
     kept = reject(rows, outside, f"rating {{rating}} is outside {minimum:g} to {maximum:g}", log)
-    return _replaced(kept, "rating", ratings.filter(pc.invert(outside)).cast(pa.float32()))
+    return with_column(kept, "rating", ratings.filter(pc.invert(outside)).cast(pa.float32()))
 
 
 def with_timestamps(rows: pa.Table, log: FailureLog, micros_per_unit: int = 1_000_000) -> pa.Table:
@@ -39,7 +40,7 @@ def with_timestamps(rows: pa.Table, log: FailureLog, micros_per_unit: int = 1_00
     reason = f"timestamp {{timestamp}} is not in {unit} between the years 1970 and 9999"
     kept = reject(rows, outside, reason, log)
     micros = pc.round(pc.multiply(numbers.filter(pc.invert(outside)), micros_per_unit)).cast(pa.int64())
-    return _replaced(kept, "timestamp", micros.cast(TIMESTAMP))
+    return with_column(kept, "timestamp", micros.cast(TIMESTAMP))
 
 
 def within_range(rows: pa.Table, times: pa.ChunkedArray, what: str, log: FailureLog) -> pa.Table:
@@ -50,11 +51,7 @@ def within_range(rows: pa.Table, times: pa.ChunkedArray, what: str, log: Failure
     micros = times.cast(pa.int64())
     outside = pc.or_(pc.less(micros, 0), pc.greater(micros, MAX_TIMESTAMP_SEC * 1_000_000))
     kept = reject(rows, outside, f"{what} is not from 1970 to 9999-12-31 23:59:59", log)
-    return _replaced(kept, "timestamp", times.filter(pc.invert(outside)))
-
-
-def _replaced(rows: pa.Table, column: str, values: pa.ChunkedArray) -> pa.Table:
-    return rows.set_column(rows.schema.get_field_index(column), column, values)
+    return with_column(kept, "timestamp", times.filter(pc.invert(outside)))
 
 
 def _numbers(rows: pa.Table, column: str, reason: str, log: FailureLog) -> tuple[pa.Table, pa.ChunkedArray]:

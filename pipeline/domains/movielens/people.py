@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.domains.raw.failures import FailureLog, reject
+from pipeline.domains.tables import with_column
 
 AGES = {
     "1": "under 18",
@@ -57,7 +58,7 @@ def with_words(rows: pa.Table, log: FailureLog) -> pa.Table:
     rows = _decoded(rows, "gender", GENDERS, log)
     for column in ("age", "gender", "occupation"):
         nothing = pc.is_in(rows[column], value_set=pa.array(SAYS_NOTHING))
-        rows = _with_column(rows, column, pc.if_else(nothing, None, rows[column]))
+        rows = with_column(rows, column, pc.if_else(nothing, None, rows[column]))
     return rows
 
 
@@ -65,8 +66,4 @@ def _decoded(rows: pa.Table, column: str, words: dict[str, str], log: FailureLog
     unknown = pc.invert(pc.is_in(rows[column], value_set=pa.array(["", *words])))
     rows = reject(rows, unknown, f"{column} '{{{column}}}' is not one of {', '.join(words)}", log)
     position = pc.index_in(rows[column], value_set=pa.array(list(words)))
-    return _with_column(rows, column, pa.array(list(words.values())).take(position.combine_chunks()))
-
-
-def _with_column(rows: pa.Table, column: str, values: pa.Array | pa.ChunkedArray) -> pa.Table:
-    return rows.set_column(rows.schema.get_field_index(column), column, values)
+    return with_column(rows, column, pa.array(list(words.values())).take(position.combine_chunks()))

@@ -10,7 +10,7 @@ from pipeline.domains.movielens.people import with_words
 from pipeline.domains.movielens.titles import parse_title
 from pipeline.domains.raw.failures import FailureLog, reject
 from pipeline.domains.raw.files import RawFile, read_all_rows
-from pipeline.domains.tables import DomainTables, attribute_maps, users_of
+from pipeline.domains.tables import DomainTables, attribute_maps, users_of, with_column
 from pipeline.domains.validation import with_unique, with_values
 from pipeline.errors import ConfigError
 from pipeline.schemas import ITEMS, USERS, conform
@@ -65,7 +65,7 @@ def _with_titles(rows: pa.Table, log: FailureLog) -> pa.Table:
     parsed = [parse_title(title) for title in rows["title"].to_pylist()]
     titles = pa.array([title for title, _ in parsed], pa.string())
     years = pc.coalesce(pa.array([year for _, year in parsed], pa.string()), _year_column(rows))
-    rows = rows.set_column(rows.schema.get_field_index("title"), "title", titles)
+    rows = with_column(rows, "title", titles)
     return reject(rows.append_column("release", years), pc.equal(titles, ""), "missing title", log)
 
 

@@ -17,6 +17,7 @@ MAX_LISTED = 200_000  # bad rows of one file that are kept; of more only the num
 LINE = "__line"  # int64, 1-based
 CONTENT = "__content"  # string, the raw line
 
+UNLISTED = " more rows are bad; they are not listed"  # behind the number, in place of these rows
 _BAD = pa.schema([("line", pa.int64()), ("reason", pa.string()), ("content", pa.string())])
 
 
@@ -51,7 +52,7 @@ class FailureLog:
         """The bad rows as a FAILED table, in the order of the file; `file` is its whole location."""
         bad = pa.concat_tables([_BAD.empty_table(), *self._bad]).sort_by("line")
         if self.num_bad > self._num_listed:
-            rest = f"{self.num_bad - self._num_listed} more rows are bad; they are not listed"
+            rest = f"{self.num_bad - self._num_listed}{UNLISTED}"
             bad = pa.concat_tables([bad, pa.table([[None], [rest], [None]], schema=_BAD)])
         num_rows = bad.num_rows
         columns = {
@@ -66,8 +67,11 @@ class FailureLog:
         return conform(pa.table(columns), FAILED, f"bad rows of {self.path}")
 
 
-def check_bad_rows(logs: Sequence[FailureLog], max_bad_fraction: float) -> None:
-    """Raise `DataError` if the files of one table had no row, no good row, or too many bad ones."""
+def check_bad_rows(logs: Sequence[FailureLog], max_bad_fraction: float, place: str | None = None) -> None:
+    """Raise `DataError` if the files of one table had no row, no good row, or too many bad ones.
+
+    `place` names a table that has no good row; None: its first file does.
+    """
     num_rows = sum(log.num_rows for log in logs)
     num_bad = sum(log.num_bad for log in logs)
     where = f"{logs[0].path}" + (f" and {len(logs) - 1} more files" if len(logs) > 1 else "")
@@ -78,13 +82,12 @@ def check_bad_rows(logs: Sequence[FailureLog], max_bad_fraction: float) -> None:
     worst = next(log for log in logs if log.num_bad)
     first = worst.table().slice(0, 1).to_pylist()[0]
     allowed = f"more than dataset.max_bad_fraction={max_bad_fraction:g} allows"
-    verdict = f"{num_bad} of {num_rows} rows are bad, {allowed}"
+    verdict, names_file = f"{where}: {num_bad} of {num_rows} rows are bad, {allowed}", len(logs) > 1
     if num_bad == num_rows:
-        verdict = f"none of {num_rows} rows is good"
-    raise DataError(
-        f"{where}: {verdict}; first, line {first['line']}"
-        f"{f' of {worst.path}' if len(logs) > 1 else ''}: {first['reason']}"
-    )
+        verdict = f"{place or where}: none of {num_rows} rows is good"
+        names_file = names_file or place is not None
+    of_file = f" of {worst.path}" if names_file else ""
+    raise DataError(f"{verdict}; first, line {first['line']}{of_file}: {first['reason']}")
 
 
 def reject(rows: pa.Table, bad: pa.Array | pa.ChunkedArray, reason: str, log: FailureLog) -> pa.Table:

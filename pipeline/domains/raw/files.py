@@ -118,6 +118,8 @@ def _columns(raw: RawFile, block: LineBlock, header: tuple[str, ...], log: Failu
 
 def _with_fields(rows: pa.Table, num_fields: int, log: FailureLog) -> pa.Table:
     """The rows with `num_fields` fields. A stray quote can take good lines along: their number is said."""
+    if not pc.any(pc.not_equal(rows["found"], num_fields)).as_py():
+        return rows
     rows = rows.append_column("num_lines", pc.add(pc.count_substring(rows[CONTENT], "\n"), 1))
     reason = f"{{found}} fields instead of {num_fields}"
     wrong = pc.not_equal(rows["found"], num_fields)

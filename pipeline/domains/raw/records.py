@@ -26,7 +26,7 @@ from pipeline.schemas import TIMESTAMP
 
 PARQUET_BATCH_ROWS = 131_072
 PARQUET_BATCH_BYTES = 64 * 2**20
-MICROS_PER_UNIT = {"s": 1_000_000, "ms": 1_000, "us": 1, "ns": 0}
+MICROS_PER_UNIT = {"s": 1_000_000, "ms": 1_000, "us": 1}
 MICROS_PER_DAY = 86_400_000_000
 
 Parse = Callable[[str], dict[str, Any] | None]
@@ -112,20 +112,13 @@ def read_json_rows(
 def _json_rows(
     block: LineBlock, columns: dict[str, str], log: FailureLog, keys: JsonKeys, parse: Parse
 ) -> pa.Table:
-    records = [None if line is None else _parsed(line, parse) for line in block.text.to_pylist()]
+    records = [None if line is None else parse(line) for line in block.text.to_pylist()]
     rows = pa.table({LINE: block.numbers, CONTENT: pc.fill_null(block.text, "")})
     is_record = pa.array([record is not None for record in records])
     rows = reject(rows, pc.invert(is_record), "not a JSON object", log)
     kept = [record for record in records if record is not None]
     keys.see(kept)
     return _with_columns(rows, kept, columns, log)
-
-
-def _parsed(line: str, parse: Parse) -> dict[str, Any] | None:
-    try:
-        return parse(line)
-    except RecursionError:
-        return None
 
 
 def _with_columns(
@@ -202,18 +195,18 @@ def _column_as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
 def _in_microseconds(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Times and dates as timestamp[us]; null where 64 bits do not hold them (a plain cast would wrap)."""
     kind = column.type
+    micros_type = pa.timestamp("us", getattr(kind, "tz", None))
+    if pa.types.is_timestamp(kind) and kind.unit == "ns":
+        return column.cast(micros_type, safe=False)
     if pa.types.is_date32(kind):
         column, micros_per_unit = column.cast(pa.int32()).cast(pa.int64()), MICROS_PER_DAY
     else:
         unit = "ms" if pa.types.is_date64(kind) else kind.unit
         column, micros_per_unit = column.cast(pa.int64()), MICROS_PER_UNIT[unit]
-    if not micros_per_unit:  # nanoseconds
-        micros = pc.divide(column, 1000)
-    else:
-        largest = np.iinfo(np.int64).max // micros_per_unit
-        fits = pc.and_(pc.less_equal(column, largest), pc.greater_equal(column, -largest))
-        micros = pc.multiply(pc.if_else(fits, column, None), micros_per_unit)
-    return micros.cast(pa.timestamp("us", tz=getattr(kind, "tz", None)))
+    largest = np.iinfo(np.int64).max // micros_per_unit
+    fits = pc.and_(pc.less_equal(column, largest), pc.greater_equal(column, -largest))
+    micros = pc.multiply(pc.if_else(fits, column, None), micros_per_unit)
+    return micros.cast(micros_type)
 
 
 def _floats_as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:

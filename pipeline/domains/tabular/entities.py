@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.domains.raw.failures import CONTENT, LINE, MAX_CONTENT_CHARACTERS, FailureLog, reject
-from pipeline.domains.raw.records import LIST_SEPARATOR
-from pipeline.domains.tables import attribute_maps
+from pipeline.domains.raw.texts import LIST_SEPARATOR
+from pipeline.domains.tables import attribute_maps, with_column
 from pipeline.domains.tabular.rows import RawTable, read_table_rows, require_rows
 from pipeline.domains.validation import is_blank, with_unique, with_values
 from pipeline.schemas import ITEMS, USERS, conform
@@ -93,11 +93,11 @@ def _bounded(rows: pa.Table, needed: str) -> pa.Table:
     The start of a raw line stays only where `needed` lacks; attributes are cut to MAX_ATTRIBUTE_CHARACTERS.
     """
     line = pc.if_else(is_blank(rows[needed]), rows[CONTENT], "")
-    rows = _replaced(rows, CONTENT, pc.utf8_slice_codeunits(line, 0, MAX_CONTENT_CHARACTERS))
+    rows = with_column(rows, CONTENT, pc.utf8_slice_codeunits(line, 0, MAX_CONTENT_CHARACTERS))
     for name in rows.column_names:
         if name.startswith(ATTRIBUTE):
             cut = pc.utf8_slice_codeunits(rows[name], 0, MAX_ATTRIBUTE_CHARACTERS)
-            rows = _replaced(rows, name, cut)
+            rows = with_column(rows, name, cut)
     return rows
 
 
@@ -105,7 +105,7 @@ def _bounded_items(rows: pa.Table, categories: CategoriesColumnSettings | None) 
     """As `_bounded`; titles, trimmed, and categories, joined by LIST_SEPARATOR, are cut as well."""
     rows = _bounded(rows, needed="title")
     title = pc.utf8_slice_codeunits(pc.utf8_trim_whitespace(rows["title"]), 0, MAX_TITLE_CHARACTERS)
-    rows = _replaced(rows, "title", title)
+    rows = with_column(rows, "title", title)
     if categories is None:
         return rows
     texts = rows["categories"]
@@ -113,11 +113,7 @@ def _bounded_items(rows: pa.Table, categories: CategoriesColumnSettings | None) 
         texts = pc.replace_substring(texts, categories.separator, LIST_SEPARATOR)
     cut = pc.utf8_slice_codeunits(texts, 0, MAX_CATEGORIES_CHARACTERS)
     whole = pc.replace_substring_regex(cut, f"{LIST_SEPARATOR}[^{LIST_SEPARATOR}]*$", "")
-    return _replaced(rows, "categories", pc.if_else(pc.equal(cut, texts), texts, whole))
-
-
-def _replaced(rows: pa.Table, name: str, values: pa.ChunkedArray) -> pa.Table:
-    return rows.set_column(rows.schema.get_field_index(name), name, values)
+    return with_column(rows, "categories", pc.if_else(pc.equal(cut, texts), texts, whole))
 
 
 def _merged(table: RawTable, parts: list[pa.Table]) -> pa.Table:

@@ -6,6 +6,7 @@ import pyarrow.compute as pc
 
 from pipeline.domains.interactions import InteractionRules
 from pipeline.domains.raw.failures import LINE, FailureLog
+from pipeline.domains.tables import with_column
 from pipeline.domains.tabular.rows import RawTable, read_table_rows
 from pipeline.domains.tabular.times import with_times
 from pipeline.domains.validation import (
@@ -75,11 +76,10 @@ def _with_feedback(
     implicit = pc.or_(
         pc.is_null(values), pc.is_in(values, value_set=pa.array(rating.implicit_values, pa.string()))
     )
-    position = rows.schema.get_field_index("rating")
     stand_in = pc.if_else(implicit, str(rules.min_rating), values)
-    rows = rows.set_column(position, "rating", stand_in).append_column(IMPLICIT, implicit)
+    rows = with_column(rows, "rating", stand_in).append_column(IMPLICIT, implicit)
     rows = with_ratings(rows, rules.min_rating, rules.max_rating, log)
-    return rows.set_column(position, "rating", pc.if_else(rows[IMPLICIT], None, rows["rating"]))
+    return with_column(rows, "rating", pc.if_else(rows[IMPLICIT], None, rows["rating"]))
 
 
 def _without_repetitions(

@@ -125,13 +125,7 @@ def _moments_as_texts(column: pa.ChunkedArray, is_id: bool) -> pa.ChunkedArray:
 def check_rows(table: RawTable, max_bad_fraction: float) -> None:
     """Raise `DataError` if the table has no row, no good row, or too many bad ones."""
     require_rows(table)
-    num_rows = sum(log.num_rows for log in table.logs)
-    if sum(log.num_bad for log in table.logs) == num_rows:
-        worst = next(log for log in table.logs if log.num_bad)
-        [first] = worst.table().slice(0, 1).to_pylist()
-        where = f"line {first['line']} of {worst.path}"
-        raise DataError(f"{table.place}: none of {num_rows} rows is good; first, {where}: {first['reason']}")
-    check_bad_rows(table.logs, max_bad_fraction)
+    check_bad_rows(table.logs, max_bad_fraction, table.place)
 
 
 def require_rows(table: RawTable) -> None:

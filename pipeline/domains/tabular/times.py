@@ -4,10 +4,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.domains.raw.failures import FailureLog, reject
+from pipeline.domains.raw.records import MICROS_PER_UNIT
+from pipeline.domains.tables import with_column
 from pipeline.domains.validation import with_timestamps, within_range
 from pipeline.schemas import TIMESTAMP
-
-MICROS = {"s": 1_000_000, "ms": 1_000, "us": 1}
 
 # ISO 8601's spellings, rewritten one after the other as Arrow reads them: `YYYY-MM-DDThh:mm:ss.ffffffZ`.
 _REWRITINGS = (
@@ -41,9 +41,9 @@ def with_times(rows: pa.Table, unit: str, log: FailureLog) -> pa.Table:
     if pa.types.is_timestamp(column.type):
         kept = reject(rows, pc.is_null(column), "no timestamp", log)
         return within_range(kept, kept["timestamp"], "the timestamp", log)
-    rows = rows.set_column(rows.schema.get_field_index("timestamp"), "timestamp", pc.fill_null(column, ""))
+    rows = with_column(rows, "timestamp", pc.fill_null(column, ""))
     if unit != "iso":
-        return with_timestamps(rows, log, micros_per_unit=MICROS[unit])
+        return with_timestamps(rows, log, micros_per_unit=MICROS_PER_UNIT[unit])
     times = iso_times(rows["timestamp"])
     kept = reject(rows, pc.is_null(times), "timestamp '{timestamp}' is not an ISO date or time", log)
     return within_range(kept, times.drop_null(), "timestamp '{timestamp}'", log)

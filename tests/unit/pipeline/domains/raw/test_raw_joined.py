@@ -10,14 +10,12 @@ from pipeline.domains.raw.joined import join_records
 from pipeline.domains.raw.lines import read_line_blocks
 from pipeline.domains.raw.quotes import Quoting
 from tests.fuzzing import FUZZED
+from tests.line_blocks import numbered
 
 
 def read(path, block_bytes=8, max_bytes=1000, escape=None):
-    found = []
-    for block in join_records(read_line_blocks(path, None, block_bytes), Quoting(",", escape), max_bytes):
-        assert len(block.numbers) == len(block.text) == len(block.raw)
-        found.extend(zip(block.numbers.to_pylist(), block.text.to_pylist(), strict=True))
-    return found
+    blocks = read_line_blocks(path, None, block_bytes)
+    return numbered(join_records(blocks, Quoting(",", escape), max_bytes))
 
 
 @pytest.mark.parametrize("block_bytes", [1, 3, 8, 1000])

@@ -2,13 +2,11 @@ import pytest
 
 from pipeline.domains.raw.lines import lines_at, read_line_blocks
 from pipeline.errors import DataError
+from tests.line_blocks import numbered
 
 
 def read(path, fallback=None, block_bytes=8):
-    found = []
-    for block in read_line_blocks(path, fallback, block_bytes):
-        found.extend(zip(block.numbers.to_pylist(), block.text.to_pylist(), strict=True))
-    return found
+    return numbered(read_line_blocks(path, fallback, block_bytes))
 
 
 @pytest.mark.parametrize("block_bytes", [1, 3, 8, 1000])

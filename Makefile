@@ -8,6 +8,8 @@ LIMIT ?=
 ARGS ?=
 TESTS ?= tests
 BENCH_ARGS ?=
+# Two test processes, each with whole files; integration tests, the longest, come first.
+PYTEST = .venv/bin/python -m pytest -q --numprocesses 2 --dist loadfile --no-loadscope-reorder
 # An NVIDIA GPU decides, unless BACKEND=cpu|gpu is given.
 BACKEND ?= $(shell nvidia-smi -L 2>/dev/null | grep -q '^GPU ' && echo gpu || echo cpu)
 
@@ -36,7 +38,7 @@ help: ## Show this help
 	@echo "  make generate ARGS=\"dataset.raw=/data/ml-20m model.path=/models/my-model\""
 	@echo "  make test TESTS=tests/unit/jobs"
 
-setup: ## Install everything into .venv (once; about two minutes)
+setup: ## Install everything into .venv (once; about three minutes)
 	@BACKEND='$(BACKEND)' PYTHON='$(PYTHON)' requirements/install.sh
 
 generate: setup ## Generate knowledge for DATASET into data/DATASET
@@ -52,7 +54,7 @@ publish: setup ## Publish a run: ARGS="run_id=..."; or ARGS=list, ARGS=rollback
 	@.venv/bin/python -m jobs.publish 'dataset=$(DATASET)' $(ARGS)
 
 test: ctr-tools ## Run the unit and integration tests
-	@.venv/bin/python -m pytest -q -m 'not slow and not gpu' $(TESTS)
+	@$(PYTEST) -m 'not slow and not gpu' $(TESTS)
 
 test-all: ctr-tools ## Run the tests that take minutes too: faults, nights, domains, jobs on a cluster
 	@.venv/bin/python -m pytest -q -m 'not gpu' $(TESTS)

@@ -132,6 +132,14 @@ def test_an_installation_happens_once(checkout, tmp_path):
     assert (tmp_path / "bin" / "made").read_text() == ".venv\n"
 
 
+def test_packages_are_compiled_and_one_that_does_not_compile_is_no_failure(checkout, tmp_path):
+    asked = tmp_path / "asked"
+    python = fake_python(tmp_path / "bin", f'echo "$2" >>{asked}; case "$2" in compileall) exit 1;; esac')
+    finished = run(checkout, "make", "setup", "BACKEND=cpu", f"PYTHON={python}")
+    assert finished.returncode == 0
+    assert asked.read_text().split().count("compileall") == 1
+
+
 def test_other_lists_or_another_folder_make_the_environment_anew(checkout, tmp_path):
     python = fake_python(tmp_path / "bin", "true")
     command = ["make", "setup", "BACKEND=cpu", f"PYTHON={python}"]

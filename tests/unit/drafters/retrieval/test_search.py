@@ -84,7 +84,9 @@ def test_nothing_is_found_for_an_empty_suffix_an_unknown_token_or_an_empty_pool(
 
 
 @pytest.mark.parametrize(
-    ("view", "dtype"), [(view_u16, np.uint16), (view_u32, np.uint32), (view_i32, np.int32)], ids=str
+    ("view", "dtype"),
+    [(view_u16, np.uint16), (view_u32, np.uint32), (view_i32, np.int32)],
+    ids=["uint16", "uint32", "int32"],
 )
 def test_views_read_the_array_at_an_address(view, dtype):
     import numba

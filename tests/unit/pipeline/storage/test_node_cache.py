@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import CorruptPartError, StorageError
+from pipeline.storage import files
 from pipeline.storage.files import remove_folder, write_json, write_text
 from pipeline.storage.location import cache_folder, data_path, is_remote, missing_store
 from pipeline.storage.node_cache import NUM_KEPT, appendable, built, fetched, fetched_anew
@@ -138,7 +139,8 @@ def test_lines_are_appended_to_what_the_store_has(store):
     assert (store / "log").read_text() == "first\nsecond\n"
 
 
-def test_an_object_is_replaced_as_a_whole_or_stays(store):
+def test_an_object_is_replaced_as_a_whole_or_stays(store, monkeypatch):
+    monkeypatch.setattr(files, "UPLOAD_PAUSES_SEC", ())
     write_json({"a": 1}, store / "manifest.json")
     with pytest.raises(TypeError):
         write_text(None, store / "manifest.json")

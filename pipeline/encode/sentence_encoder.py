@@ -14,7 +14,9 @@ class SentenceEncoder:
     def __init__(self, settings: EncoderSettings, folder: EncoderFolder) -> None:
         import torch
         from sentence_transformers import SentenceTransformer
+        from transformers.utils.logging import disable_progress_bar
 
+        disable_progress_bar()  # weights are read in a second: its bar would stand among the lines of a job
         try:
             self._model = SentenceTransformer(
                 str(folder.path),

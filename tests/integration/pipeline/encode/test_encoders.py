@@ -25,6 +25,12 @@ def test_vectors_have_length_one_and_similar_texts_are_near(encoder):
     assert vectors[0] @ vectors[1] > 0.7 > 0.5 > vectors[0] @ vectors[2]
 
 
+def test_loading_prints_nothing(encoder, capfd):
+    load_encoder(EncoderSettings())
+    captured = capfd.readouterr()
+    assert (captured.out, captured.err) == ("", "")
+
+
 def test_the_order_of_texts_is_kept_whatever_the_batches_are(encoder):
     vectors = encoder.encode(TEXTS)
     backwards = encoder.encode(TEXTS[::-1])[::-1]

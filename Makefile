@@ -9,7 +9,7 @@ ARGS ?=
 TESTS ?= tests
 BENCH_ARGS ?=
 # Two test processes, each with whole files; integration tests, the longest, come first.
-PYTEST = .venv/bin/python -m pytest -q --numprocesses 2 --dist loadfile --no-loadscope-reorder
+TWO_PROCESSES = --numprocesses 2 --dist loadfile --no-loadscope-reorder
 # An NVIDIA GPU decides, unless BACKEND=cpu|gpu is given.
 BACKEND ?= $(shell nvidia-smi -L 2>/dev/null | grep -q '^GPU ' && echo gpu || echo cpu)
 
@@ -54,7 +54,7 @@ publish: setup ## Publish a run: ARGS="run_id=..."; or ARGS=list, ARGS=rollback
 	@.venv/bin/python -m jobs.publish 'dataset=$(DATASET)' $(ARGS)
 
 test: ctr-tools ## Run the unit and integration tests
-	@$(PYTEST) -m 'not slow and not gpu' $(TESTS)
+	@.venv/bin/python -m pytest -q $(TWO_PROCESSES) -m 'not slow and not gpu' $(TESTS)
 
 test-all: ctr-tools ## Run the tests that take minutes too: faults, nights, domains, jobs on a cluster
 	@.venv/bin/python -m pytest -q -m 'not gpu' $(TESTS)

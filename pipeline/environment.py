@@ -22,6 +22,8 @@ NO_TELEMETRY = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "HF_HUB_DISABLE_TELEMETRY": "1",
 }
+# One thread for each process, bound to no core: vLLM would give a single engine every core.
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
 NO_DEVICE = ("-1", "NoDevFiles")  # how CUDA_VISIBLE_DEVICES says none
 NO_HUB = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 

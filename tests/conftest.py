@@ -5,12 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.environment import silence_telemetry
+from pipeline.environment import ONE_THREAD, silence_telemetry
 
 silence_telemetry()  # before a test module imports vLLM, Ray or transformers
 if "PYTEST_XDIST_WORKER" in os.environ:  # threads that wait for a core that the other process has would spin
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+    os.environ.update(ONE_THREAD | os.environ)
 CHECKOUT = Path(__file__).resolve().parents[1]
 
 

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+from pipeline.environment import ONE_THREAD
 from pipeline.errors import GenerationError
 from pipeline.storage.layout import DatasetLayout, RunLayout
 from pipeline.storage.parts import committed_shards, read_manifest
 
 logger = logging.getLogger(__name__)
 
-# One thread for each worker, bound to no core: vLLM would give a single worker every core.
-ENVIRONMENT = {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
 # Drafts from pools that a worker fills itself would make its speed depend on its share of the texts.
 SAME_WORK = ["drafter=none", "acceptance=strict", "cluster.cpus_per_worker=1"]
 # Every worker has a full batch nearly to the end: half a batch takes more than half the time.
@@ -67,7 +66,7 @@ def _generate(overrides: list[str], run_id: str, num_workers: int) -> None:
     words = [*overrides, f"run_id={run_id}", f"cluster.num_workers={num_workers}"]
     done = subprocess.run(
         [sys.executable, "-m", "jobs.generate", *words],
-        env=os.environ | ENVIRONMENT,
+        env=os.environ | ONE_THREAD,
         capture_output=True,
         text=True,
         check=False,

@@ -36,6 +36,9 @@ INTERACTIONS = pa.schema(
         _field("timestamp", TIMESTAMP),
     ]
 )
+# Interactions that came with words of their own, for example reviews: in place of INTERACTIONS where the
+# dataset names a column of them.
+INTERACTIONS_WITH_TEXT = pa.schema([*INTERACTIONS, _field("text", pa.large_string(), nullable=True)])
 
 # A row that could not be used: of the raw data (`file`, `line`), or of a run (`entity_id`, `kind`).
 FAILED = pa.schema(

@@ -107,6 +107,7 @@ class InteractionsTableSettings(RawTableSettings):
     item: str
     rating: str | RatingColumnSettings | None = None
     timestamp: str | TimestampColumnSettings | None = None
+    text: str | None = Field(default=None, description="what the user wrote, such as a review; null: nothing")
 
 
 class TabularSettings(Settings):

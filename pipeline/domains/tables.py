@@ -16,8 +16,8 @@ from pipeline.storage.files import write_parquet
 class DomainTables:
     """What a reader makes of raw files.
 
-    Schemas: USERS, ITEMS, INTERACTIONS and FAILED of `pipeline.schemas`. Ids are unique, each
-    interaction names a known user and item, and (user_id, item_id, timestamp) identifies it.
+    Schemas: USERS, ITEMS, INTERACTIONS (or INTERACTIONS_WITH_TEXT) and FAILED of `pipeline.schemas`. Ids are
+    unique, each interaction names a known user and item, and (user_id, item_id, timestamp) identifies it.
     """
 
     users: pa.Table

@@ -1,4 +1,4 @@
-"""Shortens histories until the prompt fits, in few batched rounds."""
+"""Shortens what prompts show until they fit, in few batched rounds."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -6,20 +6,20 @@ from dataclasses import dataclass
 from pipeline.prompts.chat import EncodedPrompt
 
 Write = Callable[[list[tuple[int, int]]], list[EncodedPrompt]]
-"""Writes the prompts of (row, number of ratings shown) pairs, in their order."""
+"""Writes the prompts of (row, size) pairs, in their order; the larger the size, the more a prompt shows."""
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A prompt that fits, and how many ratings it shows."""
+    """A prompt that fits, and its size."""
 
     prompt: EncodedPrompt
-    num_ratings: int
+    size: int
 
 
 @dataclass
 class _Search:
-    """Bisection state: `low` ratings fit (-1: not even none is known to), `high` ratings do not."""
+    """Bisection state: size `low` fits (-1: not even the smallest is known to), size `high` does not."""
 
     high: int
     low: int = -1
@@ -40,20 +40,20 @@ class _Search:
             self.high = self.guess
 
 
-def longest_fitting(write: Write, num_available: Sequence[int], budget_tokens: int) -> list[Fitted | None]:
-    """For each row the prompt with the most ratings that has at most `budget_tokens`; None: none fits.
+def longest_fitting(write: Write, sizes: Sequence[int], budget_tokens: int) -> list[Fitted | None]:
+    """For each row the largest prompt, up to `sizes[row]`, of at most `budget_tokens`; None: none fits.
 
-    Tries the whole history first; rows that are too long are bisected together, so a batch is
-    tokenized at most 2 + log2(longest history) times, the later rounds only over what is too long.
+    Tries the whole size first; rows that are too long are bisected together, so a batch is
+    tokenized at most 2 + log2(largest size) times, the later rounds only over what is too long.
     """
-    whole = list(enumerate(num_available))
+    whole = list(enumerate(sizes))
     fitted: list[Fitted | None] = [None] * len(whole)
     searches: dict[int, _Search] = {}
-    for (row, available), prompt in zip(whole, write(whole), strict=True):
+    for (row, size), prompt in zip(whole, write(whole), strict=True):
         if len(prompt.token_ids) <= budget_tokens:
-            fitted[row] = Fitted(prompt, available)
+            fitted[row] = Fitted(prompt, size)
         else:
-            searches[row] = _Search(high=available)
+            searches[row] = _Search(high=size)
     _bisect(write, searches, budget_tokens)
     for row, search in searches.items():
         if search.best is not None:

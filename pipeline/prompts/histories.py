@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +26,26 @@ class ItemCard:
     year: str | None
     categories: tuple[str, ...]
     attributes: dict[str, str]  # without the year
+
+
+class _Rating(NamedTuple):
+    item: ItemCard
+    rating: int | float | None
+
+
+class HistoryEntry(_Rating):
+    """A rating as templates see it: the pair (item, rating), both with their names, and `text`.
+
+    `text` is what the user wrote about the item; None: nothing, or there is no room for it.
+    """
+
+    text: str | None
+
+    def __new__(cls, item: ItemCard, rating: int | float | None, text: str | None = None) -> Self:
+        """The pair, with its text."""
+        entry = super().__new__(cls, item, rating)
+        entry.text = text
+        return entry
 
 
 def item_card(row: dict[str, Any], cleaner: DataCleaner) -> ItemCard:
@@ -60,6 +80,8 @@ def effective_cutoff(interactions: pa.Table, history_cutoff: datetime | None) ->
 class Histories:
     """The most recent ratings of some users, oldest first. Users are named by their row in `user_ids`.
 
+    Who asks for more ratings than a user has gets all of them.
+
     Ratings of the same microsecond are ordered by item id, so that the order of the input does not
     show. Raises `DataError` if an interaction names an item that `items` lacks.
     """
@@ -85,6 +107,12 @@ class Histories:
         counts = np.bincount(users[order], minlength=len(user_ids))
         self._ends = np.cumsum(counts)
         self.num_ratings = counts
+        self._texts: pa.ChunkedArray | None = None
+        self.num_texts = np.zeros_like(counts)
+        if "text" in interactions.column_names:
+            self._texts = interactions["text"].take(pa.array(rows[order]))
+            with_text = users[order][self._texts.is_valid().to_numpy()]
+            self.num_texts = np.bincount(with_text, minlength=len(user_ids))
 
     def items(self) -> np.ndarray:
         """The rows, in the items table, of the items that occur, each once."""
@@ -92,16 +120,26 @@ class Histories:
 
     def recent(self, user: int, num_ratings: int) -> list[tuple[int, int | float | None]]:
         """The last `num_ratings` of the user's (item row, rating) pairs, oldest first."""
-        end = self._ends[user]
-        rows = slice(end - num_ratings, end)
+        rows = self._rows(user, num_ratings)
         ratings = [_shown(rating) for rating in self._ratings[rows].tolist()]
         return list(zip(self._items[rows].tolist(), ratings, strict=True))
 
+    def texts(self, user: int, num_ratings: int) -> list[str | None]:
+        """What the user wrote with each of the ratings that `recent` gives, None for nothing."""
+        rows = self._rows(user, num_ratings)
+        if self._texts is None:
+            return [None] * (rows.stop - rows.start)
+        texts: list[str | None] = self._texts[rows].to_pylist()
+        return texts
+
     def latest_time(self, user: int, num_ratings: int) -> int | None:
         """Time of the latest of the ratings that `recent` gives, in microseconds; None if there is none."""
-        end = self._ends[user]
-        shown = self._times[end - num_ratings : end]
+        shown = self._times[self._rows(user, num_ratings)]
         return int(shown.max()) if len(shown) else None
+
+    def _rows(self, user: int, num_ratings: int) -> slice:
+        end = int(self._ends[user])
+        return slice(end - min(num_ratings, int(self.num_ratings[user])), end)
 
 
 def _recent_rows(

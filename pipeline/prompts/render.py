@@ -57,7 +57,8 @@ def render_prompts(
     """Render the prompt of every entity in `groups` (schema GROUPS), items first, each group together.
 
     A user's prompt shows the most recent ratings before `history_cutoff` (None: all of them), at most
-    `knowledge.max_history` and as many as leave `max_tokens` of `model.max_model_len` free. A user
+    `knowledge.max_history` and as many as leave `max_tokens` of `model.max_model_len` free; where texts came
+    with them, these are shortened first. A user
     without visible ratings is prompted from the attributes; without these either, it fails. The prompts are
     written to the disk of the folder `scratch`.
 
@@ -189,15 +190,15 @@ class _Writer:
 
     def _outcomes(self, rows: range, subjects: Subjects) -> list[_Written | str]:
         """For each row its prompt, or the reason why there is none."""
-        objections = [subjects.objection(row, int(subjects.num_ratings[row])) for row in rows]
+        objections = [subjects.objection(row, int(subjects.sizes[row])) for row in rows]
         promptable = [row for row, objection in zip(rows, objections, strict=True) if objection is None]
 
         def write(pairs: list[tuple[int, int]]) -> list[EncodedPrompt]:
-            shown = [subjects.variables(promptable[index], count) for index, count in pairs]
+            shown = [subjects.variables(promptable[index], size) for index, size in pairs]
             return self.encoder.encode(list(map(self.template.render, shown)), self.settings.system)
 
-        available = [int(subjects.num_ratings[row]) for row in promptable]
-        fitted = iter(zip(promptable, longest_fitting(write, available, self.budget_tokens), strict=True))
+        sizes = [int(subjects.sizes[row]) for row in promptable]
+        fitted = iter(zip(promptable, longest_fitting(write, sizes, self.budget_tokens), strict=True))
         return [objection or self._judged(*next(fitted), subjects) for objection in objections]
 
     def _judged(self, row: int, fitted: Fitted | None, subjects: Subjects) -> _Written | str:
@@ -207,8 +208,8 @@ class _Writer:
                 f"too long: {bare}the prompt and knowledge.{self.kind}.max_tokens="
                 f"{self.settings.max_tokens} exceed model.max_model_len={self.max_model_len}"
             )
-        latest = subjects.latest_time(row, fitted.num_ratings)
-        return subjects.objection(row, fitted.num_ratings) or _Written(fitted.prompt, latest)
+        latest = subjects.latest_time(row, fitted.size)
+        return subjects.objection(row, fitted.size) or _Written(fitted.prompt, latest)
 
     def _tables(
         self, entities: pa.Table, outcomes: list[_Written | str], cutoff: datetime | None

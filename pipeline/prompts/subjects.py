@@ -7,35 +7,39 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import DataError
-from pipeline.prompts.cleaning import DataCleaner
-from pipeline.prompts.histories import Histories, ItemCard, clean_attributes, item_card
+from pipeline.prompts.cleaning import MAX_VALUE_CHARS, DataCleaner
+from pipeline.prompts.histories import Histories, HistoryEntry, ItemCard, clean_attributes, item_card
 from pipeline.settings import Kind
 
 if TYPE_CHECKING:
     from pipeline.domains import DomainTables
 
 NUM_CARDS_AT_ONCE = 1024  # bounds the Python objects alive at once
+NUM_TEXT_SIZES = 10  # in so many steps the texts of a history grow to MAX_VALUE_CHARS each
 
 
 class Subjects(Protocol):
-    """The entities of one kind, named by their row in the ids they were made for."""
+    """The entities of one kind, named by their row in the ids they were made for.
 
-    num_ratings: np.ndarray
-    """How many ratings a prompt may show at most, by row."""
+    A prompt can show less of an entity to fit the context: its size is a number from 0 to `sizes[row]`.
+    """
 
-    def variables(self, row: int, num_ratings: int) -> dict[str, Any]:
-        """What the template is given when the most recent `num_ratings` are shown."""
+    sizes: np.ndarray
+    """The size of the prompt that shows everything, by row."""
 
-    def latest_time(self, row: int, num_ratings: int) -> int | None:
+    def variables(self, row: int, size: int) -> dict[str, Any]:
+        """What the template is given for a prompt of `size`; the larger, the more is shown."""
+
+    def latest_time(self, row: int, size: int) -> int | None:
         """Time (microseconds since 1970) of the latest event that such a prompt shows; None: no event."""
         ...
 
-    def objection(self, row: int, num_ratings: int) -> str | None:
-        """Why a prompt that shows so few ratings would say nothing about the entity; None: it does."""
+    def objection(self, row: int, size: int) -> str | None:
+        """Why a prompt of that size would say nothing about the entity; None: it does."""
 
 
 class ItemSubjects:
-    """Items: their card, no ratings."""
+    """Items: their card, at one size."""
 
     def __init__(
         self, ids: pa.Array, tables: "DomainTables", constants: dict[str, Any], cleaner: DataCleaner
@@ -45,17 +49,17 @@ class ItemSubjects:
         self._first_row = 0
         self._cards: list[ItemCard] = []
         self._constants = constants
-        self.num_ratings = np.zeros(len(ids), dtype=np.int64)
+        self.sizes = np.zeros(len(ids), dtype=np.int64)
 
-    def variables(self, row: int, num_ratings: int) -> dict[str, Any]:
+    def variables(self, row: int, size: int) -> dict[str, Any]:
         """See `Subjects`."""
         return {**self._constants, "item": self._card(row)}
 
-    def latest_time(self, row: int, num_ratings: int) -> int | None:
+    def latest_time(self, row: int, size: int) -> int | None:
         """See `Subjects`."""
         return None
 
-    def objection(self, row: int, num_ratings: int) -> str | None:
+    def objection(self, row: int, size: int) -> str | None:
         """See `Subjects`."""
         return None if self._card(row).title else "the title is empty"
 
@@ -69,7 +73,10 @@ class ItemSubjects:
 
 
 class UserSubjects:
-    """Users: their attributes and their most recent ratings before the cutoff."""
+    """Users: their attributes and their most recent ratings before the cutoff.
+
+    A size up to the number of ratings is how many are shown; beyond it all are, with texts of growing length.
+    """
 
     def __init__(
         self,
@@ -86,26 +93,38 @@ class UserSubjects:
         cards = cards_of(tables.items.take(pa.array(shown)), cleaner)
         self._cards = dict(zip(shown.tolist(), cards, strict=True))
         self._histories = histories
+        self._cleaner = cleaner
         self._constants = constants
-        self.num_ratings = histories.num_ratings
+        self.sizes = histories.num_ratings + np.where(histories.num_texts > 0, NUM_TEXT_SIZES, 0)
 
-    def variables(self, row: int, num_ratings: int) -> dict[str, Any]:
+    def variables(self, row: int, size: int) -> dict[str, Any]:
         """See `Subjects`."""
-        recent = self._histories.recent(row, num_ratings)
-        history = [(self._cards[item], rating) for item, rating in recent]
+        recent, texts = self._histories.recent(row, size), self._texts(row, size)
+        history = [
+            HistoryEntry(self._cards[item], rating, text)
+            for (item, rating), text in zip(recent, texts, strict=True)
+        ]
         return {**self._constants, "attributes": self._attributes[row], "history": history}
 
-    def latest_time(self, row: int, num_ratings: int) -> int | None:
+    def latest_time(self, row: int, size: int) -> int | None:
         """See `Subjects`."""
-        return self._histories.latest_time(row, num_ratings)
+        return self._histories.latest_time(row, size)
 
-    def objection(self, row: int, num_ratings: int) -> str | None:
+    def objection(self, row: int, size: int) -> str | None:
         """A user of whom nothing at all is known would get an invented text; attributes are enough."""
-        if num_ratings or self._attributes[row]:
+        if size or self._attributes[row]:
             return None
-        if self.num_ratings[row]:
+        if self.sizes[row]:
             return "not a single rating fits into model.max_model_len"
         return "no interactions before the cutoff"
+
+    def _texts(self, row: int, size: int) -> list[str | None]:
+        texts = self._histories.texts(row, size)
+        text_size = size - int(self._histories.num_ratings[row])
+        if text_size <= 0:
+            return [None] * len(texts)
+        max_chars = MAX_VALUE_CHARS * text_size // NUM_TEXT_SIZES
+        return [self._cleaner.clean(text, max_chars) or None for text in texts]
 
 
 def cards_of(items: pa.Table, cleaner: DataCleaner) -> list[ItemCard]:

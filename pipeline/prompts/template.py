@@ -14,7 +14,9 @@ from pipeline.settings import Kind
 # What a template may refer to. `item_word`, `item_words`: what the domain calls an item, and several of
 # them. `attributes`: a mapping of strings. Users: `history` is a list of (item, rating) pairs, oldest
 # first, where item has `name` (title and year), `title`, `year` (or None), `categories`, `attributes`, and
-# rating is a number or None; `min_rating` and `max_rating` are the ends of the rating scale, or None.
+# rating is a number or None. An entry of it has both by name, `entry.item` and `entry.rating`, and also
+# `entry.text`, what the user wrote about the item, or None. `min_rating` and `max_rating` are the ends of the
+# rating scale, or None.
 # Items: `item`. `max_words`: the length that the prompt set asks for, or None. `factors`: what the prompt set
 # says that a text on such an item should go into, or None.
 VARIABLES: dict[Kind, frozenset[str]] = {

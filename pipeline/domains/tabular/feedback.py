@@ -6,6 +6,7 @@ import pyarrow.compute as pc
 
 from pipeline.domains.interactions import InteractionRules
 from pipeline.domains.raw.failures import LINE, FailureLog
+from pipeline.domains.raw.texts import LIST_SEPARATOR
 from pipeline.domains.tables import with_column
 from pipeline.domains.tabular.rows import RawTable, read_table_rows
 from pipeline.domains.tabular.times import with_times
@@ -15,10 +16,11 @@ from pipeline.domains.validation import (
     with_ratings,
     with_values,
 )
-from pipeline.schemas import INTERACTIONS, TIMESTAMP, conform
+from pipeline.schemas import INTERACTIONS, INTERACTIONS_WITH_TEXT, TIMESTAMP, conform
 from pipeline.settings import InteractionsTableSettings, RatingColumnSettings, TimestampColumnSettings
 
 IMPLICIT = "__implicit"
+MAX_TEXT_CHARACTERS = 501  # one more than a prompt shows, which sees by it that there was more
 
 
 def feedback_columns(settings: InteractionsTableSettings) -> dict[str, str]:
@@ -28,15 +30,18 @@ def feedback_columns(settings: InteractionsTableSettings) -> dict[str, str]:
         columns["rating"] = rating.column
     if (timestamp := _timestamp(settings)) is not None:
         columns["timestamp"] = timestamp.column
+    if settings.text is not None:
+        columns["text"] = settings.text
     return columns
 
 
 def read_feedback(table: RawTable, settings: InteractionsTableSettings, rules: InteractionRules) -> pa.Table:
-    """The valid interactions of all files in their order, as an INTERACTIONS table.
+    """The valid interactions of all files in their order, as INTERACTIONS or INTERACTIONS_WITH_TEXT.
 
     Bad rows are in the logs of `table`. Without a timestamp the n-th row gets the n-th microsecond of 1970.
     """
-    parts, places = [INTERACTIONS.empty_table()], []
+    schema = INTERACTIONS if settings.text is None else INTERACTIONS_WITH_TEXT
+    parts, places = [schema.empty_table()], []
     num_rows = 0
     for log, rows in read_table_rows(table):
         num_read = rows.num_rows
@@ -44,13 +49,22 @@ def read_feedback(table: RawTable, settings: InteractionsTableSettings, rules: I
             times = pa.array(np.arange(num_rows, num_rows + num_read)).cast(TIMESTAMP)
             rows = rows.append_column("timestamp", times)
         rows = _valid(rows, settings, rules, log)
-        parts.append(rows.select(INTERACTIONS.names).cast(INTERACTIONS))
+        if settings.text is not None:
+            rows = with_column(rows, "text", _shortened(rows["text"]))
+        parts.append(rows.select(schema.names).cast(schema))
         places.append((log, rows[LINE].to_numpy()))
         num_rows += num_read
     merged = pa.concat_tables(parts)
     if settings.timestamp is not None:
         merged = _without_repetitions(merged, places, rules)
-    return conform(merged, INTERACTIONS, table.place)
+    return conform(merged, schema, table.place)
+
+
+def _shortened(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+    """`texts` on one line, cut to MAX_TEXT_CHARACTERS: they are the largest column. Blank ones are null."""
+    joined = pc.replace_substring(texts, LIST_SEPARATOR, ", ")
+    words = pc.utf8_trim_whitespace(pc.replace_substring_regex(joined, r"\s+", " "))
+    return pc.utf8_slice_codeunits(pc.if_else(pc.equal(words, ""), None, words), 0, MAX_TEXT_CHARACTERS)
 
 
 def _valid(

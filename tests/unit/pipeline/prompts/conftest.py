@@ -9,7 +9,7 @@ import yaml
 from transformers import AutoTokenizer
 
 from pipeline.domains.tables import DomainTables
-from pipeline.schemas import FAILED, GROUPS, INTERACTIONS, ITEMS, USERS
+from pipeline.schemas import FAILED, GROUPS, INTERACTIONS, INTERACTIONS_WITH_TEXT, ITEMS, USERS
 from pipeline.settings import KnowledgeSettings, ModelSettings
 
 KAR = Path(__file__).resolve().parents[4] / "configs" / "knowledge" / "kar.yaml"
@@ -62,7 +62,7 @@ def make_tables():
     """Domain tables from plain rows: users {id: attributes}, items {id: title or row}, ratings."""
 
     def make(users=None, items=None, ratings=()):
-        """`ratings`: (user, item, rating, day of January 2000 or datetime)."""
+        """`ratings`: (user, item, rating, day of January 2000 or datetime), perhaps a text."""
         item_rows = [_item_row(item_id, value) for item_id, value in (items or {}).items()]
         user_rows = [
             {"user_id": user_id, "attributes": list(attributes.items())}
@@ -74,13 +74,15 @@ def make_tables():
                 "item_id": item,
                 "rating": rating,
                 "timestamp": at(t) if isinstance(t, int) else t,
+                "text": text[0] if text else None,
             }
-            for user, item, rating, t in ratings
+            for user, item, rating, t, *text in ratings
         ]
+        has_texts = any(len(row) > len(INTERACTIONS) for row in ratings)
         return DomainTables(
             pa.Table.from_pylist(user_rows, USERS),
             pa.Table.from_pylist(item_rows, ITEMS),
-            pa.Table.from_pylist(interactions, INTERACTIONS),
+            pa.Table.from_pylist(interactions, INTERACTIONS_WITH_TEXT if has_texts else INTERACTIONS),
             FAILED.empty_table(),
         )
 

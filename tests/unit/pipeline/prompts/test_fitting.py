@@ -28,8 +28,8 @@ def test_shows_as_many_ratings_as_fit(frame, lengths, budget):
     writer = Writer(frame, lengths)
     for row, fitted in enumerate(longest_fitting(writer, list(map(len, lengths)), budget)):
         fitting = [n for n in range(len(lengths[row]) + 1) if writer.size(row, n) <= budget]
-        assert (fitted and fitted.num_ratings) == (max(fitting) if fitting else None)
-        assert fitted is None or fitted.prompt.text == f"{row}/{fitted.num_ratings}"
+        assert (fitted and fitted.size) == (max(fitting) if fitting else None)
+        assert fitted is None or fitted.prompt.text == f"{row}/{fitted.size}"
 
 
 def test_rows_that_are_too_long_are_searched_together_in_logarithmic_rounds():

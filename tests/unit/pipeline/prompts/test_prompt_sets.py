@@ -71,6 +71,24 @@ def test_a_set_leaves_room_for_the_length_that_it_asks_for(knowledge):
         assert prompt.max_tokens >= 1.5 * num_texts * (prompt.max_words or 0)  # a word is about 1.3 tokens
 
 
+def test_every_set_shows_what_a_user_wrote_about_an_item(
+    make_tables, groups_of, make_model, tokenizer, knowledge
+):
+    silent = [("known", "i1", 3, 1), ("known", "i2", 5, 2), ("bare", "i1", None, 1)]
+    texts = ["Too long.\n\nThe end is <|im_end|> fine.", None, "Made me cry"]
+    tables = make_tables(USERS, ITEMS, [(*row, text) for row, text in zip(silent, texts, strict=True)])
+    prompts = prompts_of(tables, groups_of, knowledge, make_model, tokenizer)
+    assert ', commenting "Too long. The end is < |im_end|> fine."; "Jaws"' in prompts["known"]
+    assert ', commenting "Made me cry"; ' in prompts["bare"]
+    assert prompts["known"].count("commenting") == 1 and "commenting" not in prompts["new"]
+    without = prompts_of(make_tables(USERS, ITEMS, silent), groups_of, knowledge, make_model, tokenizer)
+    shown = ', commenting "Too long. The end is < |im_end|> fine."'
+    assert without == prompts | {
+        "known": prompts["known"].replace(shown, ""),
+        "bare": prompts["bare"].replace(', commenting "Made me cry"', ""),
+    }
+
+
 def test_text_that_tries_to_be_something_else_stays_data(
     make_tables, groups_of, make_model, tokenizer, knowledge
 ):

@@ -105,6 +105,33 @@ def test_kar_prompts_speak_of_the_domain(
     assert '"A"; analyze' in prompts["u2"]  # implicit feedback shows no rating
 
 
+def test_texts_of_a_history_are_shortened_before_ratings_leave(
+    make_tables, groups_of, make_knowledge, make_model, tokenizer
+):
+    """The least room holds the latest ratings only; more of it all of them, then more of what was written."""
+    ratings = [("u", f"i{day}", 4, day, f"{'good ' * 300}end") for day in range(1, 5)]
+    ratings.append(("u", "i5", 4, 5, None))
+    tables = make_tables({"u": {}}, {f"i{day}": f"T{day}" for day in range(1, 6)}, ratings)
+    chosen = groups_of(tables).filter(pc.equal(groups_of(tables)["kind"], "user"))
+    user = "{% for e in history %}{{ e.item.name }}={{ e.rating }} {{ e.text or '-' }}\n{% endfor %}"
+    knowledge = make_knowledge(user=user)
+    shown = {}
+    for max_model_len in (64, 80, 200, 400, 2048):
+        model = make_model(max_model_len)
+        [row] = render_prompts(tables, chosen, knowledge, model, "movie", tokenizer, None).prompts.to_pylist()
+        assert len(row["prompt_token_ids"]) <= max_model_len - knowledge.user.max_tokens
+        lines = [line for line in row["prompt"].replace("<|im_end|>", "").splitlines() if "=4" in line]
+        shown[max_model_len] = [len(line.split(" ", 1)[1]) for line in lines]
+    assert shown[64] == [1] * 3  # the latest ratings only, none with its text
+    assert shown[80] == [1] * 5
+    assert 1 < shown[200][0] < shown[400][0] < 500
+    assert all(sizes == [sizes[0]] * 4 + [1] for sizes in (shown[200], shown[400]))
+    assert shown[2048] == [500] * 4 + [1]
+    assert row["prompt"].count("…") == 4 and row["prompt"].endswith(
+        "T5=4 -<|im_end|>\n<|im_start|>assistant\n"
+    )
+
+
 def test_each_prompt_tells_the_latest_event_that_it_shows(world, kar, make_model, tokenizer, monkeypatch):
     cutoff = datetime(2000, 1, 2, tzinfo=UTC)
     rows = rows_by_id(render_prompts(*world, kar, make_model(), "movie", tokenizer, cutoff).prompts)

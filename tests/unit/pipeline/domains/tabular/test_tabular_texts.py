@@ -8,6 +8,7 @@ import pytest
 
 from pipeline.domains import read_domain
 from pipeline.errors import DataError
+from pipeline.schemas import INTERACTIONS, INTERACTIONS_WITH_TEXT
 
 
 def test_dates_of_parquet_are_texts_where_a_text_is_wanted(shop, bookshop):
@@ -39,3 +40,24 @@ def test_what_an_item_keeps_is_bounded_and_no_category_is_halved(shop, bookshop)
     assert long["categories"] == genres.split("|")[: len(long["categories"])]
     assert 1500 < len(long["categories"]) < 2000
     assert (short["title"], short["categories"]) == ("Two", ["Short", "Crime"])
+
+
+def test_what_users_wrote_is_kept_within_a_bound(shop, bookshop):
+    reviews = [f"So\n\ngood. {'x' * 3000}", "", " ", "Again: fine", "By nobody's friend"]
+    loans = {
+        "reader": ["a", "b", "a", "a", "b"],
+        "isbn": ["1", "1", "2", "2", "9"],
+        "stars": ["5", "3", "4", "4", "1"],
+        "at": [1, 2, 3, 3, 4],
+        "review": reviews,
+    }
+    pq.write_table(pa.table(loans), shop / "loans.parquet")
+    interactions = {"files": "loans.parquet", "text": "review"}
+    tables = read_domain(bookshop(shop, interactions=interactions))
+    assert tables.interactions.schema.equals(INTERACTIONS_WITH_TEXT)
+    [long, empty, blank] = tables.interactions["text"].to_pylist()
+    assert long == f"So good. {'x' * 3000}"[:501] and empty is None and blank is None
+    assert tables.failed.num_rows == 2  # a repetition, whatever it says, and an unknown book
+    with pytest.raises(DataError, match=r"there is no column 'revue'; .* did you mean 'review'"):
+        read_domain(bookshop(shop, interactions=interactions | {"text": "revue"}))
+    assert read_domain(bookshop(shop)).interactions.schema.equals(INTERACTIONS)

@@ -10,8 +10,10 @@ from rich.table import Table
 from jobs.cli import entry_point
 from pipeline.generate.progress import duration, progress_view
 from pipeline.night.dry_run import NightDryRun, dry_run_night
-from pipeline.night.night import NightReport, run_night
+from pipeline.night.night import NightReport, finished_night, run_night
+from pipeline.publish.snapshot import name_in_force, was_left
 from pipeline.settings import KINDS, Kind, RunSettings
+from pipeline.storage.layout import DatasetLayout
 
 COUNTS = ("planned", "new", "changed", "carried", "outside", "gone", "failed", "kept_old")
 COUNTS_BEFORE = ("planned", "new", "changed", "carried", "outside", "withheld", "gone")
@@ -26,6 +28,11 @@ COUNTS_BEFORE = ("planned", "new", "changed", "carried", "outside", "withheld", 
 def main(settings: RunSettings) -> None:
     """Run the night, or go on with the one that stopped, then say what it did."""
     messages, out = Console(stderr=True), Console()
+    layout = DatasetLayout.of(settings.paths.data, settings.dataset.name)
+    done = finished_night(settings, layout)
+    if done is not None:
+        _print_done(done, layout, out)
+        return
     if settings.dry_run:
         _print_dry_run(dry_run_night(settings), out)
         return
@@ -37,6 +44,20 @@ def main(settings: RunSettings) -> None:
     _print_counts(report.values["counts"], COUNTS, out)
     for name, value in _lines(report):
         out.print(f"{name:<12} {value}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _print_done(report: NightReport, layout: DatasetLayout, out: Console) -> None:
+    """A night that is started again by a scheduler: what it did, and what became of its version."""
+    version, current = report.values.get("version"), name_in_force(layout)
+    ended = report.values.get("ended_at")
+    lines = [f"Night {report.run_id} is done (it ended at {ended}); nothing is left to do."]
+    if version == current:
+        lines.append(f"The current version is {current}, which this night published or confirmed.")
+    elif version is not None and was_left(layout, version):
+        lines.append(f"The current version is {current}; version {version} of this night was rolled back.")
+    else:
+        lines.append(f"The current version is {current}; that of this night was {version}.")
+    out.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
 
 
 def _print_dry_run(result: NightDryRun, out: Console) -> None:

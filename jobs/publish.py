@@ -13,6 +13,7 @@ from pipeline.encode.versions import encoded_other_texts
 from pipeline.errors import ConfigError, PipelineError, PublishError
 from pipeline.night.record import is_finished, read_record
 from pipeline.publish.content import Content, content_of_run
+from pipeline.publish.mending import mend_pools
 from pipeline.publish.release import publish_run, require_base, write_and_validate
 from pipeline.publish.snapshot import (
     SUCCESS,
@@ -77,6 +78,8 @@ def _as_override(word: str) -> str:
 def _publish(
     settings: RunSettings, layout: DatasetLayout, run: RunLayout, lock: OwnedLock, out: Console
 ) -> None:
+    if (layout.snapshot(run.root.name) / SUCCESS).exists() and _was_done(settings, layout, run, lock, out):
+        return
     content = content_of_run(layout, run, _base(layout, run))
     if settings.publish.action == "validate":
         _validate(settings, layout, run, content, lock, out)
@@ -88,6 +91,44 @@ def _publish(
         out.print(f"removed old versions: {', '.join(removed)}", highlight=False)
 
 
+def _was_done(
+    settings: RunSettings, layout: DatasetLayout, run: RunLayout, lock: OwnedLock, out: Console
+) -> bool:
+    """Whether nothing is left to do for the complete version of `run`: the command is given a second time.
+
+    Damaged pools of the current version are repaired. To a version that was current before, only a rollback
+    returns. One that never was current is published, or refused, like any other.
+    """
+    version, current = run.root.name, snapshot_in_force(layout)
+    if settings.publish.action == "validate":
+        counts = read_snapshot(layout, version).counts
+        out.print(f"{version} was found valid before: {counts}; it is complete", highlight=False)
+        return True
+    if current is not None and version == current.version:
+        _print_in_force(mend_pools(layout, current, lock.require_held), out)
+        return True
+    if current is None or not _was_current(layout, version, current):
+        return False
+    out.print(
+        f"{version} was published before; nothing is left to do. To return to it: "
+        f"python -m jobs.publish rollback version={version}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    _print_in_force(current, out)
+    return True
+
+
+def _was_current(layout: DatasetLayout, version: str, current: Snapshot) -> bool:
+    """Whether `version` was current before `current`: a rollback left it, or `current` was made from it."""
+    known = versions(layout)
+    while current.previous_version is not None and current.previous_version in known:
+        current = read_snapshot(layout, current.previous_version)
+        if current.version == version:
+            return True
+    return was_left(layout, version)
+
+
 def _validate(
     settings: RunSettings,
     layout: DatasetLayout,
@@ -97,8 +138,6 @@ def _validate(
     out: Console,
 ) -> None:
     version = run.root.name
-    if (layout.snapshot(version) / SUCCESS).exists():
-        raise ConfigError(f"run_id={version}: it was validated and published before")
     _, validation = write_and_validate(layout, run, settings, content, _untimed, lock.require_held)
     out.print(f"{version} is valid: {validation.counts}; nothing was put in force", highlight=False)
 

@@ -49,7 +49,11 @@ def connect(ray_jobs: RayJobsSettings) -> "JobSubmissionClient":
 
 
 def submit(client: "JobSubmissionClient", job: ClusterJob, submission_id: str | None = None) -> str:
-    """Start `job` on the cluster's head; returns its submission id."""
+    """Start `job` on the cluster's head; returns its submission id.
+
+    If the cluster has the same job under this id already, nothing is started: a submission whose answer was
+    lost is given again. Raises `ConfigError` if it has another one.
+    """
     ray_jobs = job.cluster.ray_jobs
     assert ray_jobs is not None
     environment = dict(NO_TELEMETRY)
@@ -58,14 +62,32 @@ def submit(client: "JobSubmissionClient", job: ClusterJob, submission_id: str | 
     runtime_env: dict[str, Any] = {"env_vars": environment}
     if ray_jobs.upload_code:
         runtime_env |= {"working_dir": str(CHECKOUT), "excludes": NOT_UPLOADED}
+    command = joined(["python", *job.words(job.cluster.address)])
     request = {
-        "entrypoint": joined(["python", *job.words(job.cluster.address)]),
+        "entrypoint": command,
         "submission_id": submission_id,
         "runtime_env": runtime_env,
         "metadata": {"job": job.name, "dataset": job.settings.dataset.name},
     }
     with _as_config_error(submission_id):
-        return _submitted(client, request)
+        try:
+            return _submitted(client, request)
+        except RuntimeError:
+            if submission_id is None or not _is_there(client, submission_id, command):
+                raise
+            return submission_id
+
+
+def _is_there(client: "JobSubmissionClient", submission_id: str, command: str) -> bool:
+    """Whether the cluster has this job; `ConfigError` if it has another one of this id."""
+    try:
+        info = client.get_job_info(submission_id)
+    except RuntimeError:
+        return False
+    if info.entrypoint != command:
+        raise ConfigError(f"--id={submission_id}: the cluster has another job of this id: {info.entrypoint}")
+    logger.info("%s was submitted before (%s); another --id starts it anew", submission_id, info.status.value)
+    return True
 
 
 def _submitted(client: "JobSubmissionClient", request: dict[str, Any]) -> str:

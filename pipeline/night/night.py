@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.domains import write_domain
-from pipeline.errors import StorageError
+from pipeline.errors import ConfigError, CorruptPartError, StorageError
 from pipeline.generate.optional_packages import require_drafter_package
 from pipeline.generate.progress import ProgressView
 from pipeline.generate.ray_cluster import reject_what_does_not_fit
@@ -23,7 +23,7 @@ from pipeline.night.changes import counts_by_kind, is_unchanged
 from pipeline.night.cutoff import cutoff_values, with_cutoff_of_the_night
 from pipeline.night.figures import night_figures
 from pipeline.night.planning import NightPlan, Prepared, day_of, plan_night, provisional_run
-from pipeline.night.record import NightRecord, NightStopped, read_record
+from pipeline.night.record import NightRecord, NightStopped, is_finished, read_record
 from pipeline.publish.content import Content, content_of_run, read_facts
 from pipeline.publish.mending import mend_pools_in_force
 from pipeline.publish.release import check_gone, publish_run
@@ -59,14 +59,43 @@ class NightReport:
     stopped_after: str | None  # what `nightly.stop_after` asked for
 
 
+def finished_night(settings: RunSettings, layout: DatasetLayout) -> NightReport | None:
+    """What the night `settings.run_id` did, if it came to its end; None if it is not there or not done.
+
+    A scheduler that lost the exit code of a night starts it again: nothing is left to do then, whatever the
+    data says by now. Raises `ConfigError` if that night had other settings.
+    """
+    if settings.run_id is None:
+        return None
+    try:
+        recorded = read_record(layout.run(settings.run_id).night)
+    except CorruptPartError:
+        return None  # the night that goes on names the file
+    if recorded is None or not is_finished(recorded):
+        return None
+    asked_for = cutoff_values(settings)
+    if settings.cutoff_word is not None:
+        del asked_for["history_cutoff"]  # the day of the night, which may have ended since
+    if any(recorded.get(key, value) != value for key, value in asked_for.items()):
+        raise ConfigError(
+            f"run_id={settings.run_id}: that night is done, with other settings; choose another run_id"
+        )
+    return NightReport(settings.run_id, recorded, recorded["steps"], None)
+
+
 def run_night(settings: RunSettings, open_progress: OpenProgress) -> NightReport:
     """Run the night, or what is left of it. However it ends, its record and its report say so.
+
+    One that is done is left as it is, also while another process works on the dataset.
 
     Raises `BusyError` if another process works on the dataset, `PublishError` if the new snapshot is not
     valid, any other `PipelineError` for what its step says. What is done is kept, and what was in force
     stays so.
     """
     layout = DatasetLayout.of(settings.paths.data, settings.dataset.name)
+    done = finished_night(settings, layout)
+    if done is not None:
+        return done
     stopped_after = None
     name = settings.run_id or f"the night of {day_of(settings)}"
     with ExitStack() as held:

@@ -103,6 +103,18 @@ def test_the_exit_code_is_that_of_the_job(place, tmp_path):
     assert cluster("logs", "bad", *place).returncode == 2
 
 
+def test_a_submission_whose_answer_was_lost_is_given_again(place, smollm2, tmp_path):
+    words = [*place, "dry_run=true", "limit=1", f"model.path={smollm2}", f"paths.data={tmp_path}"]
+    first = cluster("submit", "--job=generate", "--id=once", *words)
+    again = cluster("submit", "--job=generate", "--id=once", *words)
+    assert (first.returncode, again.returncode) == (0, 0), first.stdout + first.stderr + again.stderr
+    assert again.stdout == first.stdout, "the log of the job that ran"
+    assert "once was submitted before (SUCCEEDED); another --id starts it anew" in again.stderr
+    other = cluster("submit", "--job=generate", "--id=once", *words, "offset=1")
+    assert other.returncode == 2
+    assert "error: --id=once: the cluster has another job of this id" in other.stderr
+
+
 def test_a_job_is_stopped_and_an_unknown_one_is_named(place, smollm2, tmp_path):
     words = [*place, "limit=all", f"model.path={smollm2}", f"paths.data={tmp_path}"]  # an hour of work
     assert cluster("submit", "--no-wait", "--job=generate", "--id=slow", *words).returncode == 0

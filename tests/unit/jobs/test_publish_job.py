@@ -3,7 +3,7 @@ import s3fs
 
 from jobs.publish import main
 from pipeline.publish.snapshot import SUCCESS, snapshot_in_force, versions
-from pipeline.storage.files import write_json
+from pipeline.storage.files import remove_folder, write_json
 from pipeline.storage.layout import DatasetLayout
 from tests.publishing import data_tables, entities, finished_run
 
@@ -33,6 +33,37 @@ def test_publish_list_and_rollback(layout, capsys):
     assert snapshot_in_force(layout).version == "n2"
     assert publish(layout, "rollback", "version=n7") == 2
     assert "error: version=n7: no complete snapshot" in capsys.readouterr().err
+
+
+def test_a_publication_given_again_is_done_and_says_what_is_current(layout, capsys):
+    assert publish(layout, "run_id=n1") == 0
+    remove_folder(layout.run("n1").root)  # safe once it is published
+    capsys.readouterr()
+    assert publish(layout, "run_id=n1") == publish(layout, "validate", "run_id=n1") == 0
+    shown = capsys.readouterr().out
+    assert "in force: n1 (1 items, 1 users)" in shown
+    assert "n1 was found valid before: {'item': 1, 'user': 1}" in shown
+
+    assert publish(layout, "run_id=n2") == publish(layout, "run_id=n1") == 0
+    shown = capsys.readouterr().out
+    assert "n1 was published before; nothing is left to do" in shown and "rollback version=n1" in shown
+    assert shown.splitlines()[-1].startswith("in force: n2") and snapshot_in_force(layout).version == "n2"
+
+    assert publish(layout, "rollback") == publish(layout, "rollback", "version=n1") == 0
+    capsys.readouterr()
+    assert publish(layout, "run_id=n2") == 0
+    assert "in force: n1" in capsys.readouterr().out and snapshot_in_force(layout).version == "n1"
+
+
+def test_a_complete_version_that_never_was_current_is_no_success(layout, capsys):
+    assert publish(layout, "run_id=n1") == 0
+    current = layout.current_snapshot.read_text()
+    assert publish(layout, "run_id=n2") == 0
+    layout.current_snapshot.write_text(current)  # as if the process was killed before it replaced CURRENT
+    finished_run(layout, "n3", entities("user", "u2", prompt="x"))
+    assert publish(layout, "run_id=n3") == 0
+    assert publish(layout, "run_id=n2") == 1
+    assert "version n2 was published before, and n3 is in force" in capsys.readouterr().err
 
 
 def test_a_version_in_force_that_is_unreadable_is_listed_and_rolled_back(layout, capsys, caplog):

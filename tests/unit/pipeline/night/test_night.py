@@ -1,15 +1,17 @@
 """The order of a night's steps and what it writes down; the texts are made by hand, without an engine."""
 
+from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import pytest
 
-from pipeline.errors import CorruptPartError, PublishError, QualityError
+from pipeline.errors import ConfigError, CorruptPartError, PublishError, QualityError
 from pipeline.pools import verify_pools
 from pipeline.publish.snapshot import snapshot_in_force, versions
 from pipeline.publish_settings import NightlySettings, PublishSettings
 from pipeline.quality_settings import QualitySettings
 from pipeline.storage.files import write_json
+from pipeline.storage.lock import owned
 from tests.publishing import entities
 
 
@@ -45,6 +47,21 @@ def test_first_changed_and_unchanged_nights(world):
     assert statuses["generate"] == statuses["publish"] == "skipped" and statuses["report"] == "done"
     assert three["saved_decode_sec"] == pytest.approx(20 / 50)
     assert world.reports == ["one", "two", "three"]
+
+
+def test_a_night_that_is_done_and_is_started_again_is_left_as_it_is(world):
+    world.night(run_id="one")
+    world.rows = world.rows + entities("user", "u3")  # what the data says by now is the next night's
+    before = {path: path.stat().st_mtime_ns for path in world.layout.root.rglob("*")}
+    with owned(world.layout.lock, "two"):
+        assert world.night(run_id="one", retry_failed=True)["version"] == "one"
+    assert world.num_generations == 1 and world.reports == ["one"]
+    after = {path: path.stat().st_mtime_ns for path in before if "lock" not in path.name}
+    assert after == {path: time for path, time in before.items() if path in after}
+    with pytest.raises(ConfigError, match="run_id=one: that night is done, with other settings"):
+        world.night(run_id="one", limit=3)
+    with pytest.raises(ConfigError, match="run_id=one: that night is done, with other settings"):
+        world.night(run_id="one", history_cutoff=datetime(2026, 11, 22, tzinfo=UTC))
 
 
 def test_only_gone_entities_make_a_version_too(world):

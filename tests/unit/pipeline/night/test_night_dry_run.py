@@ -8,16 +8,21 @@ import pyarrow as pa
 import pytest
 
 from jobs import nightly
+from jobs.config import load_settings
 from pipeline import dry_run
 from pipeline.errors import PublishError
 from pipeline.models import ModelSource
 from pipeline.night import dry_run as module
+from pipeline.night.cutoff import cutoff_values
 from pipeline.night.dry_run import dry_run_night
+from pipeline.night.record import NightRecord
 from pipeline.prompts import RenderedPrompts
 from pipeline.publish.content import content_of_run
 from pipeline.publish.release import publish_run
+from pipeline.publish.snapshot import LEFT, put_in_force
 from pipeline.schemas import FAILED, GROUPS, PROMPTS
 from pipeline.settings import KINDS, PathsSettings
+from pipeline.storage.files import write_text
 from pipeline.storage.layout import DatasetLayout
 from tests.publishing import data_tables, entities, finished_run, settings_of
 
@@ -83,6 +88,34 @@ def test_it_fails_where_a_night_would_fail(layout, tonight):
     tonight(entities("user", "u9") + entities("item", "i1", "i2"))
     with pytest.raises(PublishError, match="2 of 2 users in force would leave"):
         dry_run_night(settings_below(layout))
+
+
+@pytest.mark.parametrize("word", ["dry_run=false", "dry_run=true"])
+@pytest.mark.parametrize(
+    ("current", "said"),
+    [
+        ("one", "The current version is one, which this night published or confirmed."),
+        ("two", "The current version is two; that of this night was one."),
+        ("zero", "The current version is zero; version one of this night was rolled back."),
+    ],
+)
+def test_the_job_of_a_night_that_is_done_says_so_and_what_is_current(tmp_path, capsys, word, current, said):
+    words = ["dataset=movielens", f"paths.data={tmp_path}", "run_id=one", "history_cutoff=today"]
+    layout = DatasetLayout.of(tmp_path, "movielens")
+    record = NightRecord("movielens")
+    record.begin(layout.run("one"), **cutoff_values(load_settings("nightly", words)))
+    record.set(version="one", history_cutoff="2026-11-22T00:00:00+00:00")  # it is after midnight by now
+    record.finish()
+    with record.step("report"):
+        pass
+    put_in_force(layout, current)
+    if current == "zero":
+        write_text("", layout.snapshot("one") / LEFT)
+    before = files(tmp_path)
+    assert nightly.main([*words, word]) == 0
+    shown = capsys.readouterr().out
+    assert "Night one is done (it ended at 2" in shown and said in shown
+    assert files(tmp_path) == before
 
 
 def test_the_job_says_it_and_writes_nothing(tmp_path, smollm2, capsys):

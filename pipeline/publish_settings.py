@@ -22,12 +22,19 @@ Step = Literal[
 
 
 class PublishSettings(Settings):
-    """What a snapshot must satisfy, and what `jobs.publish` does."""
+    """What texts must satisfy to be published, what a snapshot must, and what `jobs.publish` does."""
 
-    max_empty_fraction: Fraction = Field(default=0.01, description="of the snapshot's texts")
+    max_empty_fraction: Fraction = Field(
+        default=0.01, description="of the texts of a run or a snapshot; this and the next two bound both"
+    )
     max_looping_fraction: Fraction = Field(default=0.05, description="texts ended by repetition detection")
+    max_control_token_fraction: Fraction = Field(
+        default=0.01, description="texts in which control tokens of the model stand"
+    )
     min_judged_rows: int = Field(
-        default=200, ge=1, description="from so many new texts on, the bounds hold for these alone too"
+        default=200,
+        ge=1,
+        description="from so many texts on, the bounds hold for the new ones and for each kind alone too",
     )
     max_gone_fraction: Fraction = Field(
         default=0.05, description="of the users and of the items in force, those that may leave at once"

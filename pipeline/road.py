@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.domains import DomainTables, read_domain, write_domain
-from pipeline.errors import ConfigError, DataError
+from pipeline.errors import ConfigError, DataError, GenerationError
 from pipeline.fingerprint import row_fingerprint, run_fingerprint
 from pipeline.generate.contract import WorkerSpec
 from pipeline.generate.dispatch import GenerationOutcome, run_shards
@@ -92,12 +92,18 @@ def generate_knowledge(
     source = resolve_model(settings.model, models_folder(settings.paths.data))
     run = _prepare(settings, layout, source, only)
     spec, outcome = generate_plan(settings, layout, run, source, open_progress)
+    summary = _sum_up(settings, run, outcome)
+    objection = summary.objection(settings.publish)
     version = None
-    if settings.drafter.name == "laser" and outcome.num_rows and snapshot_in_force(layout) is None:
+    may_teach = outcome.num_rows > 0 and objection is None
+    if settings.drafter.name == "laser" and may_teach and snapshot_in_force(layout) is None:
         vocab_size = vocabulary_size(source.path, settings.model.trust_remote_code)
         version = extend_pools(layout, run.layout, spec.datastore_version, source.tokenizer_hash, vocab_size)
-    summary = record_summary(settings, run, outcome, time.monotonic() - started)
+    summary = replace(summary, elapsed_sec=time.monotonic() - started)
+    _record(settings, run, summary, objection)
     outcome.require_complete(settings.max_failed_fraction)
+    if objection is not None:
+        raise GenerationError(f"{objection}; the texts are in {run.layout.parts}")
     return _report(settings, run, summary, version)
 
 
@@ -278,19 +284,31 @@ def _manifest(
 def record_summary(
     settings: RunSettings, run: PlannedRun, outcome: GenerationOutcome, elapsed_sec: float
 ) -> RunSummary:
-    """Sum the run up and keep the summary in its manifest."""
-    summary = summarize(
+    """Sum the run up and keep the summary in its manifest. The texts are not judged by the bounds."""
+    summary = replace(_sum_up(settings, run, outcome), elapsed_sec=elapsed_sec)
+    _record(settings, run, summary, objection=None)
+    return summary
+
+
+def _sum_up(settings: RunSettings, run: PlannedRun, outcome: GenerationOutcome) -> RunSummary:
+    """The summary of `run`; what the user waited is not known yet."""
+    return summarize(
         knowledge_dataset(run.layout),
         read_table(run.layout.failed),
         outcome,
         run.layout,
-        elapsed_sec,
-        structured_kinds(settings.knowledge),
+        elapsed_sec=0.0,
+        structured=structured_kinds(settings.knowledge),
     )
+
+
+def _record(settings: RunSettings, run: PlannedRun, summary: RunSummary, objection: str | None) -> None:
+    """Keep `summary` in the manifest of `run`, and what this session judged it by and found."""
+    for remark in summary.remarks:
+        logger.warning("run %s: %s", run.run_id, remark)
     recorded = json.loads(run.layout.manifest.read_text(encoding="utf-8"))
-    judged_by = {"max_failed_fraction": settings.max_failed_fraction}  # that of the last session
-    write_json(recorded | judged_by | {"summary": summary.as_dict()}, run.layout.manifest)
-    return summary
+    judged = {"max_failed_fraction": settings.max_failed_fraction, "objection": objection}
+    write_json(recorded | judged | {"summary": summary.as_dict()}, run.layout.manifest)
 
 
 def _report(settings: RunSettings, run: PlannedRun, summary: RunSummary, version: str | None) -> RunReport:

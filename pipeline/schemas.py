@@ -100,7 +100,7 @@ KNOWLEDGE = pa.schema(
         _field("entity_id", pa.string()),
         _field("kind", pa.string()),  # user | item
         _field("group", pa.string()),
-        _field("text", pa.string()),  # as the model wrote it
+        _field("text", pa.string()),  # as the model wrote it, after its reasoning
         _field("parsed", pa.string(), nullable=True),  # the JSON asked for; null: plain text, or malformed
         _field("token_ids", TOKEN_IDS),
         _field("prompt_hash", pa.string()),
@@ -110,6 +110,8 @@ KNOWLEDGE = pa.schema(
         _field("num_accepted_tokens", pa.int32()),  # draft tokens that the verification took
         _field("num_relaxed_tokens", pa.int32()),  # of these, not the model's argmax
         _field("num_decode_steps", pa.int32()),  # forward passes that wrote at least one token
+        _field("num_reasoning_tokens", pa.int32(), nullable=True),  # about so many were cut off before `text`
+        _field("num_control_tokens", pa.int32(), nullable=True),  # of the model, that stand in `text`
         _field("finish_reason", pa.string()),  # stop | length | repetition
         _field("model", pa.string()),
         _field("model_revision", pa.string()),

@@ -206,6 +206,7 @@ class TextEngine:
             seed=_seed(sampling),
             max_tokens=request.max_tokens,
             repetition_detection=_repetition_detection(sampling),
+            skip_special_tokens=False,  # what is not text must be seen, and counted
             structured_outputs=self._structured_outputs(request),
             extra_args=self._extra_args(request),
         )

@@ -16,11 +16,19 @@ from rich.table import Table
 from pipeline.generate.contract import SourceCounts
 from pipeline.generate.dispatch import GenerationOutcome
 from pipeline.generate.progress import duration
+from pipeline.output_bounds import OutputCounts, count_outputs, objection_to
+from pipeline.publish_settings import PublishSettings
 from pipeline.schemas import DECODING_COUNTS
 from pipeline.storage.layout import RunLayout
 
 NGRAM_TOKENS = 8
 MAX_REASONS = 20
+# Columns of the table that are shown where a text has the fault; looping and cut texts are finish reasons.
+FAULTS = {
+    "num_empty": "empty",
+    "num_with_control_tokens": "control tokens",
+    "num_with_reasoning": "after reasoning",
+}
 
 
 @dataclass(frozen=True)
@@ -35,6 +43,7 @@ class KindSummary:
     num_draft_tokens: int
     num_accepted_tokens: int
     num_relaxed_tokens: int
+    outputs: OutputCounts
     num_malformed: int | None = None  # answers that are not the JSON asked for; None: plain text was
 
     @property
@@ -75,6 +84,20 @@ class RunSummary:
         return sum(kind.num_output_tokens for kind in self.kinds)
 
     @property
+    def remarks(self) -> list[str]:
+        """What should be looked at although the run may have ended well; a line each."""
+        return [
+            f"all {kind.num_rows} texts of {kind.kind}s were cut off by max_tokens: too few tokens for what "
+            "the prompt asks for, or the model does not end its turns"
+            for kind in self.kinds
+            if kind.outputs.are_all_cut
+        ]
+
+    def objection(self, bounds: PublishSettings) -> str | None:
+        """Why the texts must not be used, None if they may."""
+        return objection_to({kind.kind: kind.outputs for kind in self.kinds}, bounds)
+
+    @property
     def how_to_read(self) -> str:
         """A line of Python that loads the rows; the folder holds manifests too, hence the glob."""
         return f'pandas.read_parquet(glob.glob("{self.parts}/*.parquet"))'
@@ -87,7 +110,7 @@ class RunSummary:
             for kind in self.kinds
         }
         totals = {"num_rows": self.num_rows, "num_output_tokens": self.num_output_tokens}
-        return asdict(self) | {"kinds": kinds} | totals
+        return asdict(self) | {"kinds": kinds, "remarks": self.remarks} | totals
 
 
 def _ratio(part: float, whole: float) -> float | None:
@@ -109,15 +132,16 @@ def summarize(
     kinds whose answers should be JSON.
     """
     counts: Counter[tuple[str, str, str]] = Counter()
+    outputs: dict[str, OutputCounts] = {}
     num_repeated = num_ngrams = 0
     for batch in knowledge.to_batches():
         counts.update(_counts(batch))
+        for kind, found in count_outputs(batch).items():
+            outputs[kind] = outputs.get(kind, OutputCounts()) + found
         repeated, total = count_repeated_ngrams(batch["token_ids"])
         num_repeated, num_ngrams = num_repeated + repeated, num_ngrams + total
     return RunSummary(
-        kinds=[
-            _kind_summary(kind, counts, kind in structured) for kind in sorted({key[0] for key in counts})
-        ],
+        kinds=[_kind_summary(kind, counts, outputs[kind], kind in structured) for kind in sorted(outputs)],
         num_failed=dict(Counter(failed["stage"].to_pylist())),
         looping_share=_ratio(num_repeated, num_ngrams),
         sources=outcome.progress.sources,
@@ -147,7 +171,9 @@ def _counts(batch: pa.RecordBatch) -> Counter[tuple[str, str, str]]:
     return counts
 
 
-def _kind_summary(kind: str, counts: Counter[tuple[str, str, str]], is_structured: bool) -> KindSummary:
+def _kind_summary(
+    kind: str, counts: Counter[tuple[str, str, str]], outputs: OutputCounts, is_structured: bool
+) -> KindSummary:
     reasons = {
         reason: number
         for (of_kind, reason, name), number in sorted(counts.items())
@@ -159,6 +185,7 @@ def _kind_summary(kind: str, counts: Counter[tuple[str, str, str]], is_structure
         kind=kind,
         num_rows=sum(reasons.values()),
         finish_reasons=reasons,
+        outputs=outputs,
         num_malformed=num_unparsed if is_structured else None,
         **sums,
     )
@@ -220,13 +247,17 @@ def _kind_table(summary: RunSummary) -> Table:
     table.add_column("kind")
     is_structured = any(kind.num_malformed is not None for kind in summary.kinds)
     malformed = ["malformed"] if is_structured else []
-    for name in ("rows", *reasons, *malformed, "tokens", "tokens/step", "relaxed"):
+    faults = {
+        title: name for name, title in FAULTS.items() if any(getattr(k.outputs, name) for k in summary.kinds)
+    }
+    for name in ("rows", *reasons, *faults, *malformed, "tokens", "tokens/step", "relaxed"):
         table.add_column(name, justify="right")
     for kind in summary.kinds:
         table.add_row(
             kind.kind,
             str(kind.num_rows),
             *(str(kind.finish_reasons.get(reason, 0)) for reason in reasons),
+            *(str(getattr(kind.outputs, name)) for name in faults.values()),
             *(_number(kind.num_malformed, "d") for _ in malformed),
             str(kind.num_output_tokens),
             _number(kind.tokens_per_step, ".2f"),
@@ -246,6 +277,7 @@ def _lines(summary: RunSummary) -> list[tuple[str, str]]:
         ("knowledge", summary.parts),
         ("read it", summary.how_to_read),
         ("log", summary.log),
+        *(("note", remark) for remark in summary.remarks),
     ]
     if failures:
         lines.insert(5, ("failed rows", summary.failed))

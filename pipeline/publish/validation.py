@@ -1,6 +1,5 @@
 """What a snapshot must be before it may be put in force. The files are read back from disk."""
 
-from collections import Counter
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
@@ -9,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import CorruptPartError, DataError, PublishError
+from pipeline.output_bounds import COUNTED_COLUMNS, OutputCounts, count_outputs, objection_to, total_of
 from pipeline.publish.snapshot import SnapshotFile, verify_files
 from pipeline.publish_settings import PublishSettings
 from pipeline.schemas import KNOWLEDGE, conform
@@ -16,31 +16,7 @@ from pipeline.settings import KINDS, Kind
 from pipeline.storage.layout import DatasetLayout
 from pipeline.storage.location import open_parquet
 
-LOOPING = "repetition"  # the finish reason of a text that repetition detection ended
-JUDGED = ["entity_id", "kind", "group", "text", "finish_reason", "run_id", "history_cutoff"]
-
-
-@dataclass(frozen=True)
-class Shares:
-    """Texts that say nothing."""
-
-    num_rows: int
-    num_empty: int
-    num_looping: int
-
-    def objection(self, bounds: PublishSettings, what: str) -> str | None:
-        """Why these texts must not be published, None if they may."""
-        shares = (
-            ("empty", self.num_empty, bounds.max_empty_fraction),
-            ("looping", self.num_looping, bounds.max_looping_fraction),
-        )
-        for name, number, bound in shares:
-            if number > bound * self.num_rows:
-                return (
-                    f"{number} of {self.num_rows} {what} are {name}, more than "
-                    f"publish.max_{name}_fraction={bound:g}"
-                )
-        return None
+JUDGED = ["entity_id", "group", "run_id", "history_cutoff", *COUNTED_COLUMNS]
 
 
 @dataclass(frozen=True)
@@ -48,8 +24,8 @@ class Validation:
     """What validation counted."""
 
     counts: dict[str, int]  # kind -> rows
-    snapshot: Shares
-    new_texts: Shares  # those of the run
+    snapshot: OutputCounts
+    new_texts: OutputCounts  # those of the run
     history_cutoff: datetime | None  # the latest of the rows'
 
     def as_dict(self) -> dict[str, Any]:
@@ -68,8 +44,9 @@ def validate_snapshot(
 ) -> Validation:
     """Check the files of `version` against the `expected` entity ids of each kind and the `bounds`.
 
-    Schema, checksums, row counts, each expected entity exactly once and no other, and the shares of empty
-    and looping texts: of the whole snapshot, and of the run's own texts if they are enough to judge.
+    Schema, checksums, row counts, each expected entity exactly once and no other, and the faults of the
+    texts (`pipeline.output_bounds`): of the whole snapshot, and of the run's own texts if they are enough
+    to judge.
     Raises `PublishError` naming the file, the entity or the bound.
     """
     try:
@@ -79,21 +56,19 @@ def validate_snapshot(
             _check_entities(kind, found.ids(kind), expected[kind])
     except (CorruptPartError, DataError) as error:
         raise PublishError(f"snapshot {version} is not valid: {error}") from error
-    totals = found.totals
-    validation = Validation(
+    _check_bounds(version, found, bounds)
+    return Validation(
         counts={kind: len(found.ids(kind)) for kind in KINDS},
-        snapshot=Shares(totals["rows"], totals["empty"], totals["looping"]),
-        new_texts=Shares(totals["new_rows"], totals["new_empty"], totals["new_looping"]),
+        snapshot=total_of(found.outputs),
+        new_texts=total_of(found.new_outputs),
         history_cutoff=found.history_cutoff,
     )
-    _check_bounds(version, validation, bounds)
-    return validation
 
 
-def _check_bounds(version: str, validation: Validation, bounds: PublishSettings) -> None:
-    objection = validation.snapshot.objection(bounds, "texts")
-    if objection is None and validation.new_texts.num_rows >= bounds.min_judged_rows:
-        objection = validation.new_texts.objection(bounds, "new texts")
+def _check_bounds(version: str, found: "_Found", bounds: PublishSettings) -> None:
+    objection = objection_to(found.outputs, bounds)
+    if objection is None and total_of(found.new_outputs).num_rows >= bounds.min_judged_rows:
+        objection = objection_to(found.new_outputs, bounds, "new texts")
     if objection:
         raise PublishError(f"snapshot {version} is not valid: {objection}")
 
@@ -103,7 +78,8 @@ class _Found:
     """What the files hold."""
 
     columns: dict[Kind, list[pa.Array]] = field(default_factory=lambda: {kind: [] for kind in KINDS})
-    totals: Counter[str] = field(default_factory=Counter)
+    outputs: dict[str, OutputCounts] = field(default_factory=dict)  # by kind
+    new_outputs: dict[str, OutputCounts] = field(default_factory=dict)
     history_cutoff: datetime | None = None
 
     def ids(self, kind: Kind) -> pa.ChunkedArray:
@@ -113,7 +89,9 @@ class _Found:
     def add(self, kind: Kind, rows: pa.Table, run_id: str) -> None:
         """Take the rows of one file."""
         self.columns[kind].extend(rows["entity_id"].chunks)
-        self.totals.update(_totals(rows, run_id))
+        for counts, counted in ((self.outputs, rows), (self.new_outputs, _written_by(rows, run_id))):
+            for of_kind, found in count_outputs(counted).items():
+                counts[of_kind] = counts.get(of_kind, OutputCounts()) + found
         latest = pc.max(rows["history_cutoff"]).as_py()
         if latest is not None and (self.history_cutoff is None or latest > self.history_cutoff):
             self.history_cutoff = latest
@@ -144,22 +122,8 @@ def _read_file(layout: DatasetLayout, version: str, file: SnapshotFile) -> pa.Ta
     return rows
 
 
-def _totals(rows: pa.Table, run_id: str) -> dict[str, int]:
-    empty = pc.equal(pc.utf8_trim_whitespace(rows["text"]), "")
-    looping = pc.equal(rows["finish_reason"], LOOPING)
-    new = pc.equal(rows["run_id"], run_id)
-    return {
-        "rows": rows.num_rows,
-        "empty": _number(empty),
-        "looping": _number(looping),
-        "new_rows": _number(new),
-        "new_empty": _number(pc.and_(empty, new)),
-        "new_looping": _number(pc.and_(looping, new)),
-    }
-
-
-def _number(flags: pa.ChunkedArray) -> int:
-    return pc.sum(flags, min_count=0).as_py() or 0
+def _written_by(rows: pa.Table, run_id: str) -> pa.Table:
+    return rows.filter(pc.equal(rows["run_id"], run_id))
 
 
 def _check_entities(kind: Kind, found: pa.ChunkedArray, expected: pa.Array) -> None:

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from pipeline.generate.summary import FAULTS
+from pipeline.output_bounds import OutputCounts
 from pipeline.report.blocks import Block, Chart, ChartName, Charts, Section, Text, table
 from pipeline.report.figures import Decoding, Moment, RunFigures, ShardFigures, ratio
 from pipeline.report.formats import UNKNOWN, count, decimal, duration, percent, plural
@@ -31,10 +33,26 @@ def _kinds(figures: RunFigures) -> Block:
     reasons = sorted({reason for counts in rows.finish_reasons.values() for reason in counts})
     lines = [_kind_row(figures, kind, reasons) for kind in rows.kinds]
     malformed = ["no JSON"] if figures.facts.num_malformed else []
-    columns = ["kind", "texts", *reasons, *malformed, "looping", "tokens", "median"]
+    columns = [
+        "kind",
+        "texts",
+        *reasons,
+        *_faults(figures).values(),
+        *malformed,
+        "looping",
+        "tokens",
+        "median",
+    ]
     columns += ["per step", "accepted", "relaxed"]
-    note = f"Columns {', '.join(reasons)}: why texts ended. Median: tokens of a text."
+    remarks = "".join(f" {remark[0].upper()}{remark[1:]}." for remark in figures.facts.remarks)
+    note = f"Columns {', '.join(reasons)}: why texts ended. Median: tokens of a text.{remarks}"
     return table("Texts by kind", columns, lines, note=note)
+
+
+def _faults(figures: RunFigures) -> dict[str, str]:
+    """The faults that some text has: field of `OutputCounts` -> title of its column."""
+    counts = figures.facts.outputs.values()
+    return {name: title for name, title in FAULTS.items() if any(getattr(c, name) for c in counts)}
 
 
 def _kind_row(figures: RunFigures, kind: str, reasons: list[str]) -> list[str]:
@@ -44,6 +62,7 @@ def _kind_row(figures: RunFigures, kind: str, reasons: list[str]) -> list[str]:
         kind,
         count(part.num_rows),
         *(count(rows.finish_reasons[kind].get(reason, 0)) for reason in reasons),
+        *(count(getattr(figures.facts.outputs.get(kind, OutputCounts()), n)) for n in _faults(figures)),
         *([count(figures.facts.num_malformed.get(kind))] if figures.facts.num_malformed else []),
         percent(looping),
         count(part.num_output_tokens),

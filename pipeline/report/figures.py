@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from pipeline.generate.contract import SourceCounts
+from pipeline.output_bounds import OutputCounts
 from pipeline.report.night import Night
 from pipeline.schemas import DECODING_COUNTS
 
@@ -219,6 +220,7 @@ class SnapshotShare:
     num_rows: int
     num_empty: int
     num_looping: int
+    num_with_control_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -236,6 +238,9 @@ class RunFacts:
     num_planned: int | None = None
     has_ended: bool = False  # generation came to its end and summed up
     unfinished_reasons: dict[str, int] = field(default_factory=dict)  # reason -> shards
+    objection: str | None = None  # why a plain run's texts must not be used; of a night validation says it
+    remarks: tuple[str, ...] = ()  # of the summary
+    outputs: dict[str, OutputCounts] = field(default_factory=dict)  # by kind
     num_malformed: dict[str, int] = field(
         default_factory=dict
     )  # kinds that should be JSON: texts that are not

@@ -10,6 +10,7 @@ import pyarrow as pa
 from pipeline.errors import DataError
 from pipeline.generate.contract import SourceCounts
 from pipeline.generate.time_series import read_series
+from pipeline.output_bounds import OutputCounts
 from pipeline.report.failures import read_failures
 from pipeline.report.figures import GENERATE_STAGE, RowFigures, RunFacts, RunFigures, Speed
 from pipeline.report.history import compare, earlier_records, make_record, metrics_of
@@ -106,6 +107,9 @@ def _facts(run: RunLayout, dataset: DatasetLayout, manifest: dict[str, Any], nig
         num_planned=manifest.get("num_planned"),
         has_ended=summary is not None,
         unfinished_reasons=(summary or {}).get("unfinished") or {},
+        objection=manifest.get("objection"),
+        remarks=tuple((summary or {}).get("remarks") or ()),
+        outputs=_outputs(summary or {}),
         num_malformed=_malformed(summary or {}),
     )
 
@@ -115,6 +119,11 @@ def _drafted_from(manifest: dict[str, Any], night: Night | None) -> str | None:
     if manifest or night is None:
         return manifest.get("datastore_version")
     return night.datastore_version
+
+
+def _outputs(summary: dict[str, Any]) -> dict[str, OutputCounts]:
+    kinds = summary.get("kinds") or {}
+    return {kind: OutputCounts(**(values.get("outputs") or {})) for kind, values in kinds.items()}
 
 
 def _malformed(summary: dict[str, Any]) -> dict[str, int]:

@@ -205,10 +205,11 @@ def _validation(figures: RunFigures) -> list[Block]:
             count(part.num_rows),
             *_with_share(part.num_empty, part.num_rows),
             *_with_share(part.num_looping, part.num_rows),
+            *_with_share(part.num_with_control_tokens, part.num_rows),
         ]
         for part in figures.validation
     ]
-    columns = ["validated", "texts", "empty", "%", "looping", "%"]
+    columns = ["validated", "texts", "empty", "%", "looping", "%", "control tokens", "%"]
     return [table("What validation found", columns, rows)] if rows else []
 
 

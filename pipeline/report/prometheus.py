@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from prometheus_client.exposition import push_to_gateway
 
 from pipeline.generate.contract import SourceCounts
+from pipeline.output_bounds import BOUNDED
 from pipeline.report.figures import Decoding, RunFigures
 
 PREFIX = "knowledge_run_"
@@ -109,6 +110,12 @@ def _add_rows(metrics: _Metrics, figures: RunFigures) -> None:
         for reason, number in counts.items()
     ]
     metrics.add_each("rows", "Texts written, by why they ended.", reasons)
+    faults = [
+        ({"kind": kind, "fault": name.removeprefix("num_")}, getattr(counts, name))
+        for kind, counts in figures.facts.outputs.items()
+        for name, _, _ in BOUNDED
+    ]
+    metrics.add_each("faulty_rows", "Texts that are empty or looping, or hold control tokens.", faults)
     failed = [({"stage": stage}, number) for stage, number in figures.num_failed.items()]
     metrics.add_each("failed_rows", "Rows that failed, by stage.", failed or [({"stage": "generate"}, 0)])
     metrics.add("looping_ratio", "Share of looping texts among those measured.", rows.looping_share)

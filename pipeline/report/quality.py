@@ -72,6 +72,11 @@ def read_validation(path: Path) -> list[SnapshotShare]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         parts = [("snapshot", content["snapshot"]), ("texts of this run", content["new_texts"])]
-        return [SnapshotShare(name, x["num_rows"], x["num_empty"], x["num_looping"]) for name, x in parts]
+        return [
+            SnapshotShare(
+                name, x["num_rows"], x["num_empty"], x["num_looping"], x.get("num_with_control_tokens", 0)
+            )
+            for name, x in parts
+        ]
     except (OSError, ValueError, LookupError, TypeError):
         return []  # not there, or of another release: validation itself has judged it

@@ -36,6 +36,10 @@ RETRY = (
     "Look at the reasons below and mend their cause; the same command with retry_failed=true ({command}) "
     "then redoes the failed rows only. A higher max_failed_fraction lets the run pass as it is."
 )
+FAULTY = (
+    "Look at the texts below: the model, its chat template or the prompt set does not fit. If a bound of "
+    "publish.* is too narrow for this model, set it higher: the same command then judges the texts anew."
+)
 RETRY_NIGHT = RETRY.format(command="python -m jobs.nightly ... retry_failed=true")
 RETRY_RUN = RETRY.format(command="python -m jobs.generate ... retry_failed=true")
 
@@ -139,6 +143,8 @@ def _of_run(outcome: _Outcome) -> Verdict:
         )
     if _too_many_failed(outcome):
         return _failed_rows(outcome)
+    if outcome.facts.objection is not None:
+        return Verdict("failed", f"The run failed: {_so_far(outcome)}.", outcome.facts.objection, FAULTY)
     return Verdict("done", f"The run went well: {_written(outcome)}.")
 
 

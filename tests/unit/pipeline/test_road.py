@@ -6,13 +6,17 @@ import pyarrow as pa
 import pytest
 
 from pipeline import road
-from pipeline.errors import BusyError
+from pipeline.errors import BusyError, GenerationError
+from pipeline.generate.contract import ShardResult
+from pipeline.generate.dispatch import GenerationOutcome
+from pipeline.generate.progress import NO_PROGRESS
 from pipeline.models.resolve import ModelSource
 from pipeline.outline import outline_plan
+from pipeline.report.gather import gather
 from pipeline.road import PlannedRun
 from pipeline.scale.synthetic import prompt_batches
-from pipeline.schemas import FAILED
-from pipeline.storage.files import write_json
+from pipeline.schemas import FAILED, KNOWLEDGE
+from pipeline.storage.files import write_json, write_parquet
 from pipeline.storage.layout import DatasetLayout, RunLayout
 from pipeline.storage.lock import exclusive
 from pipeline.storage.parts import commit_part
@@ -52,3 +56,58 @@ def test_a_run_that_finished_nothing_drafts_from_what_its_cutoff_allows_now(tmp_
     write_json({"datastore_version": "begun-with"}, run.layout.manifest)
     monkeypatch.setattr(road, "_reject_other_run", lambda *_: None)
     assert recorded(None) == "begun-with"
+
+
+def generate(tmp_path, monkeypatch, **changes):
+    """A run of four texts, the first `num_changed` (default: all) with `changes`; without an engine."""
+    layout, plan = DatasetLayout.of(tmp_path, "toy"), make_plan(1, 4)
+    num_changed = changes.pop("num_changed", 4)
+    run = PlannedRun("run", layout.run("run"), plan, plan, FAILED.empty_table(), None)
+    result = make_result("item-00000", plan)
+    rows = [row | (changes if n < num_changed else {}) for n, row in enumerate(result.knowledge.to_pylist())]
+    monkeypatch.setattr(road, "resolve_model", lambda *_: ModelSource("model", "revision", True, "0"))
+    monkeypatch.setattr(road, "_prepare", lambda *_: run)
+    monkeypatch.setattr(road, "_report", lambda *arguments: arguments[2:])
+    monkeypatch.setattr(road, "vocabulary_size", lambda *_: 64)
+
+    def written(*_):
+        knowledge = pa.Table.from_pylist(rows, KNOWLEDGE)
+        commit_part(run.layout, ShardResult(result.shard, knowledge, result.failed), FINGERPRINT)
+        write_parquet(FAILED.empty_table(), run.layout.failed)
+        write_parquet(plan, run.layout.plan)
+        write_json({"num_planned": 4, "datastore_version": None}, run.layout.manifest)
+        return SimpleNamespace(datastore_version=None), GenerationOutcome(4, 4, 0, 1, {}, NO_PROGRESS, 1.0)
+
+    monkeypatch.setattr(road, "generate_plan", written)
+    try:
+        return layout, road.generate_knowledge(run_settings(str(tmp_path)), lambda: None)
+    except GenerationError as error:
+        return layout, error
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"text": " "}, "4 of 4 texts are empty, more than publish.max_empty_fraction=0.01"),
+        (
+            {"finish_reason": "repetition"},
+            "4 of 4 texts are looping, more than publish.max_looping_fraction=0.05",
+        ),
+        (
+            {"num_control_tokens": 2, "num_changed": 2},
+            "2 of 4 texts hold control tokens, more than publish.max_control_token_fraction=0.01",
+        ),
+    ],
+)
+def test_a_run_whose_texts_could_not_be_published_fails(tmp_path, monkeypatch, changes, reason):
+    layout, error = generate(tmp_path, monkeypatch, **changes)
+    assert str(error).startswith(reason) and error.exit_code == 1
+    assert not layout.datastore.exists(), "no run drafts from such texts"
+    verdict = gather(layout.run("run"), layout).verdict
+    assert (verdict.state, verdict.reason) == ("failed", reason)
+
+
+def test_one_bad_text_of_a_handful_is_no_failure(tmp_path, monkeypatch):
+    layout, (summary, version) = generate(tmp_path, monkeypatch, text="", num_changed=1)
+    assert summary.kinds[0].outputs.num_empty == 1 and version is not None
+    assert gather(layout.run("run"), layout).verdict.state == "done"

@@ -13,6 +13,7 @@ from pipeline.generate.contract import SourceCounts, WorkerProgress
 from pipeline.generate.dispatch import GenerationOutcome
 from pipeline.generate.progress import NO_PROGRESS
 from pipeline.generate.summary import count_repeated_ngrams, render, repeated_shares, summarize
+from pipeline.output_bounds import OutputCounts
 from pipeline.schemas import FAILED, KNOWLEDGE
 from pipeline.storage.layout import RunLayout
 from pipeline.storage.parts import commit_part
@@ -74,6 +75,29 @@ def test_answers_that_are_not_the_json_asked_for_are_counted(knowledge, failed, 
     assert summary.as_dict()["kinds"]["item"]["num_malformed"] == 3
     assert "malformed" in rendered(summary)
     assert "malformed" not in rendered(summarize(knowledge, failed, OUTCOME, layout, 30.0))
+
+
+def test_faulty_texts_are_counted_and_shown_where_there_are_some(knowledge, failed, layout):
+    faults = [{"text": " \n"}, {"num_control_tokens": 1}, {"num_reasoning_tokens": 7}, *[{}] * 6]
+    rows = [row | fault for row, fault in zip(knowledge.to_pylist(), faults, strict=True)]
+    faulty = pa.Table.from_pylist(rows, schema=KNOWLEDGE)
+    summary = summarize(faulty, failed, OUTCOME, layout, 30.0)
+    assert summary.kinds[0].outputs == OutputCounts(6, 1, 0, 2, 1, 1)
+    assert summary.kinds[1].outputs == OutputCounts(3, 0, 0, 0, 0, 0)
+    assert summary.as_dict()["kinds"]["item"]["outputs"]["num_empty"] == 1
+    for title in ("empty", "control tokens", "after reasoning"):
+        assert title in rendered(summary)
+        assert title not in rendered(summarize(knowledge, failed, OUTCOME, layout, 30.0))
+
+
+def test_that_max_tokens_cut_every_text_of_a_kind_is_said(knowledge, failed, layout):
+    assert summarize(knowledge, failed, OUTCOME, layout, 30.0).remarks == []
+    rows = [
+        row | ({"finish_reason": "length"} if row["kind"] == "user" else {}) for row in knowledge.to_pylist()
+    ]
+    summary = summarize(pa.Table.from_pylist(rows, schema=KNOWLEDGE), failed, OUTCOME, layout, 30.0)
+    assert summary.as_dict()["remarks"][0].startswith("all 3 texts of users were cut off by max_tokens")
+    assert "all 3 texts of users were cut off" in rendered(summary)
 
 
 def test_a_dataset_read_in_small_batches_gives_the_same_summary(knowledge, failed, layout):

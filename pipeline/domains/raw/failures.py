@@ -1,6 +1,6 @@
 """The record of raw rows that cannot be used: nothing is dropped without a line here."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from string import Formatter
 
 import pyarrow as pa
@@ -13,6 +13,9 @@ from pipeline.schemas import FAILED, conform
 MAX_CONTENT_CHARACTERS = 200
 MAX_VALUE_CHARACTERS = 60
 MAX_LISTED = 200_000  # bad rows of one file that are kept; of more only the number is
+
+REPLACEMENT = "\ufffd"  # stands for bytes that do not decode
+UNDECODABLE = "bytes that do not decode as text"
 
 LINE = "__line"  # int64, 1-based
 CONTENT = "__content"  # string, the raw line
@@ -100,6 +103,31 @@ def reject(rows: pa.Table, bad: pa.Array | pa.ChunkedArray, reason: str, log: Fa
     rejected = rows.filter(bad)
     log.add(rejected[LINE], _reasons(rejected, reason), rejected[CONTENT])
     return rows.filter(pc.invert(bad))
+
+
+def reject_each(rows: pa.Table, reasons: pa.Array, log: FailureLog) -> pa.Table:
+    """As `reject`, with a reason for each row; null: the row is good."""
+    if reasons.null_count == len(reasons):
+        return rows
+    bad = pc.is_valid(reasons)
+    rejected = rows.filter(bad)
+    log.add(rejected[LINE], reasons.drop_null(), rejected[CONTENT])
+    return rows.filter(pc.invert(bad))
+
+
+def reject_undecodable(
+    rows: pa.Table, undecodable: pa.Array | pa.ChunkedArray, columns: Iterable[str], log: FailureLog
+) -> pa.Table:
+    """`rows` without those of the `undecodable` lines that hold U+FFFD in one of `columns`.
+
+    What else stands on such a line costs nothing: nobody reads it.
+    """
+    if not pc.any(undecodable).as_py():
+        return rows
+    bad = pa.repeat(False, rows.num_rows)
+    for column in columns:
+        bad = pc.or_(bad, pc.fill_null(pc.match_substring(rows[column], REPLACEMENT), False))
+    return reject(rows, pc.and_(bad, undecodable), UNDECODABLE, log)
 
 
 def _reasons(rows: pa.Table, reason: str) -> pa.ChunkedArray | pa.Array:

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.domains.raw.columns import listed, shortened, there_are
-from pipeline.domains.raw.failures import CONTENT, LINE, FailureLog, reject
+from pipeline.domains.raw.failures import CONTENT, LINE, UNDECODABLE, FailureLog, reject, reject_undecodable
 from pipeline.domains.raw.fields import field_columns, split_fields
 from pipeline.domains.raw.joined import join_records
 from pipeline.domains.raw.lines import LineBlock, read_line_blocks
@@ -79,7 +79,8 @@ def read_all_rows(raw: RawFile, log: FailureLog) -> pa.Table:
 
 
 def _header(raw: RawFile, block: LineBlock) -> tuple[str, ...]:
-    first = split_fields(block.text[:1], raw.format.separator, raw.format.quoting)[0].as_py() or []
+    line, _ = LineBlock(block.numbers[:1], block.text[:1], block.raw[:1]).legible()
+    first = split_fields(line, raw.format.separator, raw.format.quoting)[0].as_py() or []
     known = {*raw.format.names, *raw.required, *raw.optional}
     found = [name if name in known else name.split(":")[0] for name in map(str.strip, first)]
     header = tuple(raw.format.names.get(name, name) for name in found)
@@ -98,22 +99,25 @@ def _what_stands_there(block: LineBlock, name: str, found: list[str]) -> str:
     """The columns; or the line as it is, if it has not several: then it is not read as it is meant."""
     if len(found) > 1:
         return there_are(name, found)
-    line = block.text[0].as_py()
-    shown = shortened(_shown(block.raw[0].as_py()) if line is None else line, MAX_LINE_SHOWN)
+    _, line = LineBlock(block.numbers[:1], block.text[:1], block.raw[:1]).legible()
+    shown = shortened(line[0].as_py(), MAX_LINE_SHOWN)
     return f"it reads {shown!r}: look at `separator` and `encoding`"
 
 
 def _columns(raw: RawFile, block: LineBlock, header: tuple[str, ...], log: FailureLog) -> pa.Table:
-    block = _decodable(block, log)
-    fields = split_fields(block.text, raw.format.separator, raw.format.quoting, len(header))
+    text, content = block.legible()
+    fields = split_fields(text, raw.format.separator, raw.format.quoting, len(header))
     found = pc.fill_null(pc.list_value_length(fields), 0)
-    rows = pa.table({LINE: block.numbers, CONTENT: block.text, "fields": fields, "found": found})
+    lost = block.text.is_null()
+    rows = pa.table({LINE: block.numbers, CONTENT: content, "fields": fields, "found": found, "lost": lost})
+    rows = reject(rows, pc.and_(lost, pc.not_equal(found, len(header))), UNDECODABLE, log)
     rows = reject(rows, pc.is_null(rows["fields"]), "quotes do not match", log)
     rows = _with_fields(rows, len(header), log)
     wanted = (*raw.required, *(name for name in raw.optional if name in header))
     positions = tuple(header.index(name) for name in wanted)
     values = field_columns(rows["fields"].combine_chunks(), len(header), positions)
-    return pa.table([*values, rows[LINE], rows[CONTENT]], names=[*wanted, LINE, CONTENT])
+    table = pa.table([*values, rows[LINE], rows[CONTENT]], names=[*wanted, LINE, CONTENT])
+    return reject_undecodable(table, rows["lost"], wanted, log)
 
 
 def _with_fields(rows: pa.Table, num_fields: int, log: FailureLog) -> pa.Table:
@@ -126,18 +130,3 @@ def _with_fields(rows: pa.Table, num_fields: int, log: FailureLog) -> pa.Table:
     joined = pc.greater(rows["num_lines"], 1)
     rows = reject(rows, pc.and_(wrong, joined), f"{reason}, and quotes around {{num_lines}} lines", log)
     return reject(rows, pc.not_equal(rows["found"], num_fields), reason, log)
-
-
-def _decodable(block: LineBlock, log: FailureLog) -> LineBlock:
-    """`block` without the lines that no encoding fits; these go to `log`."""
-    if not block.text.null_count:
-        return block
-    bad, good = pc.is_null(block.text), pc.is_valid(block.text)
-    shown = [_shown(line) for line in block.raw.filter(bad).to_pylist()]
-    reasons = pa.repeat("bytes that do not decode as text", len(shown))
-    log.add(block.numbers.filter(bad), reasons, pa.array(shown, pa.string()))
-    return LineBlock(block.numbers.filter(good), block.text.filter(good), block.raw.filter(good))
-
-
-def _shown(line: bytes) -> str:
-    return line.rstrip(b"\r\n").decode("ascii", "backslashreplace")

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.domains.raw.sources import UNREADABLE, AnyFile, open_file
+from pipeline.domains.raw.texts import encodable
 from pipeline.errors import DataError
 
 BLOCK_BYTES = 16 << 20
@@ -30,6 +31,16 @@ class LineBlock:
     numbers: pa.Array
     text: pa.Array
     raw: pa.Array
+
+    def legible(self) -> tuple[pa.Array, pa.Array]:
+        """(text, content): no nulls; bytes that do not decode are U+FFFD in one, `\\xff` in the other."""
+        if not self.text.null_count:
+            return self.text, self.text
+        lost = pc.is_null(self.text)
+        lines = [line.rstrip(b"\r\n") for line in self.raw.filter(lost).to_pylist()]
+        replaced = pa.array([line.decode("utf-8", "replace") for line in lines], pa.string())
+        shown = pa.array([line.decode("ascii", "backslashreplace") for line in lines], pa.string())
+        return pc.replace_with_mask(self.text, lost, replaced), pc.replace_with_mask(self.text, lost, shown)
 
 
 def read_line_blocks(
@@ -90,17 +101,22 @@ def _decoded(raw: pa.Array, first: int, fallback_encoding: str | None) -> LineBl
 
 
 def _decode(line: bytes, fallback_encoding: str | None) -> str | None:
-    """The text of `line`, or null. A C1 control is no text: it betrays another encoding."""
+    """The text of `line`, or null. A C1 control is no text: it betrays another encoding.
+
+    Surrogates that were encoded one by one, as some databases do, become characters, or U+FFFD.
+    """
     text = _in_encoding(line, "utf-8")
+    if text is None and (text := _in_encoding(line, "utf-8", "surrogatepass")) is not None:
+        return encodable(text)
     if text is not None or fallback_encoding is None:
         return text
     text = _in_encoding(line, fallback_encoding)
     return None if text is None or any("\x80" <= character <= "\x9f" for character in text) else text
 
 
-def _in_encoding(line: bytes, encoding: str) -> str | None:
+def _in_encoding(line: bytes, encoding: str, errors: str = "strict") -> str | None:
     try:
-        return line.decode(encoding)
+        return line.decode(encoding, errors)
     except UnicodeDecodeError:
         return None
 

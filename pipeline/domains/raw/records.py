@@ -6,8 +6,10 @@ stays a timestamp.
 
 import ast
 import json
+import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -17,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.domains.raw.columns import there_are
-from pipeline.domains.raw.failures import CONTENT, LINE, FailureLog, reject
+from pipeline.domains.raw.failures import CONTENT, LINE, FailureLog, reject_each, reject_undecodable
 from pipeline.domains.raw.lines import LineBlock, read_line_blocks
 from pipeline.domains.raw.sources import UNREADABLE, Source
 from pipeline.domains.raw.texts import LARGEST_EXACT_FLOAT, LIST_SEPARATOR, MAX_DEPTH, as_texts, encodable
@@ -39,6 +41,8 @@ _PARQUET_ERRORS = (
     ValueError,
 )
 _json = msgspec.json.Decoder()
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]:,]', re.DOTALL)
+TOO_DEEP = f"a value is nested more than {MAX_DEPTH} deep"
 MAX_KEYS = 1000  # remembered for a message
 
 
@@ -64,35 +68,112 @@ class JsonKeys:
             raise DataError(f"{where}: no record has the key {name!r}; {there_are(name, self._found)}")
 
 
+@dataclass(frozen=True)
+class Unreadable:
+    """Stands for a value of a record that cannot be read; only who asks for it has to know why."""
+
+    reason: str
+
+
 def parse_json(line: str) -> dict[str, Any] | None:
-    """The object that `line` holds; None if it holds anything else. `NaN`, which Python writes, is null."""
-    try:
-        value = _json.decode(line)
-    except (msgspec.DecodeError, RecursionError, UnicodeError):
-        value = _with_constants(line)
+    """The object that `line` holds; None if it holds anything else. `NaN`, which Python writes, is null.
+
+    What stands in one field is no reason to lose the others: a value that is no JSON is `Unreadable`.
+    """
+    value = _parsed(line)
+    if value is None:
+        value = _members(line)
     return value if isinstance(value, dict) else None
 
 
-def _with_constants(line: str) -> Any:
-    """What a line holds that is JSON but for the numbers that JSON lacks; None if it is not."""
-    if "NaN" not in line and "Infinity" not in line:
-        return None
+def _parsed(line: str) -> Any:
+    """What a line of JSON holds; None if it is none. Lone surrogates, odd numbers and tabs are accepted."""
     try:
-        return json.loads(line, parse_constant=lambda name: None if name == "NaN" else float(name))
+        return _json.decode(line)
+    except (msgspec.DecodeError, RecursionError, UnicodeError):
+        pass
+    try:
+        return _loads(line)
     except (ValueError, RecursionError):
         return None
 
 
+def _loads(text: str) -> Any:
+    return json.loads(text, strict=False, parse_constant=_constant, parse_int=_integer)
+
+
+def _constant(name: str) -> float | None:
+    return None if name == "NaN" else float(name)
+
+
+def _integer(digits: str) -> int | None:
+    try:
+        return int(digits)
+    except ValueError:  # more digits than Python reads
+        return None
+
+
+def _members(line: str) -> dict[str, Any] | None:
+    """The members of an object, each value read by itself; None if the line is not made of members."""
+    if not line.lstrip().startswith("{"):
+        return None
+    members: dict[str, Any] = {}
+    depth, key, start, previous = 0, None, 0, ""
+    for token in _TOKEN.finditer(line):
+        mark = token[0][0]
+        depth += (mark in "{[") - (mark in "}]")
+        if (mark == "," and depth == 1) or (mark == "}" and depth == 0):
+            if key is None:
+                return None
+            members[key], key = _value(line[start : token.start()].strip()), None
+        elif mark == ":" and depth == 1 and key is None:
+            name = _value(previous)
+            if not isinstance(name, str):
+                return None
+            key, start = name, token.end()
+        if depth == 0 and (mark != "}" or line[token.end() :].strip()):
+            return None
+        previous = token[0]
+    return members if depth == 0 else None
+
+
+def _value(text: str) -> Any:
+    try:
+        return _loads(text)
+    except RecursionError:
+        return Unreadable(TOO_DEEP)
+    except ValueError as error:
+        return Unreadable(f"a value is not JSON: {_complaint(error)}")
+
+
+def _complaint(error: ValueError) -> str:
+    if not isinstance(error, json.JSONDecodeError):
+        return str(error)
+    message = error.msg.removesuffix(" at")
+    return f"{message[0].lower()}{message[1:]} at character {error.pos + 1}"
+
+
+def _why_no_record(line: str) -> str:
+    """The reason why `line` is a bad row."""
+    try:
+        _loads(line)
+    except RecursionError:
+        return TOO_DEEP
+    except ValueError as error:
+        return f"not a JSON object: {_complaint(error)}"
+    return "not a JSON object"
+
+
 def parse_literal(line: str) -> dict[str, Any] | None:
     """The object of a line in JSON or in Python's notation for literals (Amazon's files of 2014)."""
-    if (value := parse_json(line)) is not None:
+    if isinstance(value := _parsed(line), dict):
         return value
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about escapes such as "\d"
             value = ast.literal_eval(line.strip())
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError, LookupError):
-        return None
+        return parse_json(line)
     return value if isinstance(value, dict) and all(isinstance(key, str) for key in value) else None
 
 
@@ -112,10 +193,15 @@ def read_json_rows(
 def _json_rows(
     block: LineBlock, columns: dict[str, str], log: FailureLog, keys: JsonKeys, parse: Parse
 ) -> pa.Table:
-    records = [None if line is None else parse(line) for line in block.text.to_pylist()]
-    rows = pa.table({LINE: block.numbers, CONTENT: pc.fill_null(block.text, "")})
-    is_record = pa.array([record is not None for record in records])
-    rows = reject(rows, pc.invert(is_record), "not a JSON object", log)
+    text, content = block.legible()
+    lines = text.to_pylist()
+    records = [parse(line) for line in lines]
+    reasons = [
+        None if record is not None else _why_no_record(line)
+        for record, line in zip(records, lines, strict=True)
+    ]
+    rows = pa.table({LINE: block.numbers, CONTENT: content, "lost": block.text.is_null()})
+    rows = reject_each(rows, pa.array(reasons, pa.string()), log)
     kept = [record for record in records if record is not None]
     keys.see(kept)
     return _with_columns(rows, kept, columns, log)
@@ -124,13 +210,19 @@ def _json_rows(
 def _with_columns(
     rows: pa.Table, records: list[dict[str, Any]], columns: dict[str, str], log: FailureLog
 ) -> pa.Table:
-    values = {}
-    too_deep = np.zeros(len(records), dtype=bool)
+    texts = {}
+    reasons: list[str | None] = [None] * len(records)
     for ours, key in columns.items():
-        values[ours], deep = as_texts([record.get(key) for record in records])
-        too_deep |= deep
-    rows = pa.table({**values, LINE: rows[LINE], CONTENT: rows[CONTENT]})
-    return reject(rows, pa.array(too_deep), f"a value is nested more than {MAX_DEPTH} deep", log)
+        values = [record.get(key) for record in records]
+        for place, value in enumerate(values):
+            if isinstance(value, Unreadable):
+                reasons[place], values[place] = value.reason, None
+        texts[ours], deep = as_texts(values)
+        for place in np.flatnonzero(deep):
+            reasons[place] = TOO_DEEP
+    rows = pa.table({**texts, LINE: rows[LINE], CONTENT: rows[CONTENT], "lost": rows["lost"]})
+    rows = reject_each(rows, pa.array(reasons, pa.string()), log)
+    return reject_undecodable(rows, rows["lost"], columns, log).drop_columns("lost")
 
 
 def read_parquet_rows(source: Source, columns: dict[str, str], log: FailureLog) -> Iterator[pa.Table]:

@@ -74,5 +74,7 @@ def _as_number(value: Any) -> str | None:
 
 
 def encodable(text: str) -> str:
-    """`text` without lone surrogates, which no file can hold."""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+    """`text` with U+FFFD for each lone surrogate, which no file can hold; a pair becomes its character."""
+    if text.isascii():
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

@@ -54,6 +54,20 @@ def test_bad_ratings_of_csv(raw_folder, dataset, row, reason):
     assert (failed["stage"], failed["content"], failed["entity_id"]) == ("read", shown, None)
 
 
+def test_bytes_of_another_encoding_cost_nothing_in_a_column_that_nobody_reads(raw_folder, dataset):
+    folder = raw_folder("csv")
+    (folder / "movies.csv").write_bytes(
+        b"movieId,gr\xf6\xdfe,title,genres\n10,g\xfcnstig,Lighthouse (1995),Drama\n"
+        b'11,"two\n\xfc lines",Fox (2000),Drama\n12,x,Caf\xe9 (1999),Drama\n13,\xfc,Elk (2001)\n'
+    )
+    tables = read_domain(dataset(folder))
+    assert tables.items["title"].to_pylist() == ["Lighthouse", "Fox"]
+    assert failures(tables) == [("movies.csv", line, "bytes that do not decode as text") for line in (5, 6)]
+    assert [row["content"] for row in tables.failed.to_pylist()] == [
+        "12,x,Caf\\xe9 (1999),Drama", "13,\\xfc,Elk (2001)",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("row", "reason"),
     [

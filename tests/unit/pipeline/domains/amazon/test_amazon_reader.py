@@ -113,7 +113,7 @@ def test_of_items_outside_the_core_nothing_is_kept_and_their_bad_rows_are_listed
     assert core.items.equals(whole.items)
     assert [(row["line"], row["reason"]) for row in core.failed.to_pylist()] == [
         (3, "no title"),
-        (5, "not a JSON object"),
+        (5, "not a JSON object: expecting property name enclosed in double quotes at character 2"),
         (6, "item 'B1' stands already on line 1"),
     ]
     assert '"asin": "B3"' in core.failed["content"][0].as_py()

@@ -23,6 +23,12 @@ def test_undecodable_lines_are_null_and_the_others_are_read(tmp_path):
     assert read(path, "latin-1") == [(1, "a"), (2, "bÿ"), (3, "cé"), (4, "d")]
 
 
+def test_surrogates_encoded_one_by_one_become_their_character_or_a_replacement(tmp_path):
+    path = tmp_path / "raw"
+    path.write_bytes(b"half \xed\xa0\xbd\npair \xed\xa0\xbd\xed\xb8\x80\n")
+    assert read(path) == read(path, "cp1252") == [(1, "half \ufffd"), (2, "pair \U0001f600")]
+
+
 def test_control_characters_betray_another_encoding(tmp_path):
     path = tmp_path / "raw"
     path.write_bytes(b"caf\x82\ncaf\xe9\n")

@@ -4,7 +4,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.domains.raw.failures import LINE, FailureLog
+from pipeline.domains.raw.failures import CONTENT, LINE, FailureLog
 from pipeline.domains.raw.records import JsonKeys, parse_json, read_json_rows, read_parquet_rows
 from pipeline.domains.raw.sources import Source
 from pipeline.domains.raw.texts import MAX_DEPTH, as_texts
@@ -33,7 +33,7 @@ def test_a_value_nested_deep_is_a_bad_row(tmp_path, pair):
     rows, bad = read(tmp_path / "x.jsonl", *deep, '{"v": 1}', nested(100_000, *pair))
     reason = "a value is nested more than 100 deep"
     assert [line for line, _ in rows] == [1, 5]
-    assert bad == [(2, reason), (3, reason), (4, reason), (6, "not a JSON object")]
+    assert bad == [(line, reason) for line in (2, 3, 4, 6)]
 
 
 def test_numbers_that_json_lacks(tmp_path):
@@ -42,8 +42,66 @@ def test_numbers_that_json_lacks(tmp_path):
         tmp_path / "x.jsonl", *(json.dumps({"v": value}) for value in values), "{NaN}", "NaN", "[NaN]"
     )
     assert [text for _, text in rows] == [None, "inf", "-inf", "NaN", "1"]
-    assert bad == [(line, "not a JSON object") for line in (6, 7, 8)]
+    no_key = "not a JSON object: expecting property name enclosed in double quotes at character 2"
+    assert bad == [(6, no_key), (7, "not a JSON object"), (8, "not a JSON object")]
     assert parse_json('{"a": NaN') is None
+
+
+@pytest.mark.parametrize(
+    ("text", "read_as"),
+    [
+        (r"Half \ud83d", "Half \ufffd"),
+        (r"\udc00 and \ud83d\ude00", "\ufffd and \U0001f600"),
+        ("a\ttab", "a\ttab"),
+    ],
+)
+@pytest.mark.parametrize("beside", ["", ', "price": NaN', ', "price": 1e999'])
+def test_lone_surrogates_and_raw_tabs_keep_their_row(tmp_path, text, read_as, beside):
+    rows, bad = read(tmp_path / "x.jsonl", f'{{"v": "{text}"{beside}}}')
+    assert (rows, bad) == ([(1, read_as)], [])
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (r'"\ud83d"', None),
+        ("1e999", None),
+        ("1" * 5000, None),
+        ("-Infinity", None),
+        (r'"it\'s"', "a value is not JSON: invalid \\escape at character 4"),
+        ('"\\u12"', "a value is not JSON: invalid \\uXXXX escape at character 3"),
+        ("01", "a value is not JSON: extra data at character 2"),
+        ("[" * 100_000 + "]" * 100_000, "a value is nested more than 100 deep"),
+        (b'"caf\xe9"', "bytes that do not decode as text"),
+    ],
+)
+def test_a_value_costs_its_row_only_where_it_is_read(tmp_path, value, reason):
+    value = value.encode() if isinstance(value, str) else value
+    path = tmp_path / "x.jsonl"
+    lines = [b'{"other": ' + value + b', "v": "kept"}', b'{"other": {"v": 1}, "v": ' + value + b"}"]
+    path.write_bytes(b"\n".join(lines) + b"\n")
+    source, log = Source(str(path)), FailureLog(Source(str(path)))
+    [table] = read_json_rows(source, {"value": "v"}, log, JsonKeys(["v"]))
+    assert table["value"][0].as_py() == "kept"
+    assert table.column_names == ["value", LINE, CONTENT]
+    bad = [(row["line"], row["reason"]) for row in log.table().to_pylist()]
+    assert bad == ([] if reason is None else [(2, reason)])
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ('["v"]', "not a JSON object"),
+        ("null", "not a JSON object"),
+        (r'{"v": "\ud83d"', "not a JSON object: expecting ',' delimiter at character 15"),
+        ('{"v" 1}', "not a JSON object: expecting ':' delimiter at character 6"),
+        ('{"v": 1} {"v": 2}', "not a JSON object: extra data at character 10"),
+        ('{"v": "cut', "not a JSON object: unterminated string starting at character 7"),
+        ("v,1", "not a JSON object: expecting value at character 1"),
+    ],
+)
+def test_the_reason_of_a_bad_line_is_its_true_cause(tmp_path, line, reason):
+    assert read(tmp_path / "x.jsonl", line, '{"v": 1}') == ([(2, "1")], [(1, reason)])
 
 
 @pytest.mark.parametrize(

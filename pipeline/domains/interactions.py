@@ -12,6 +12,7 @@ from pipeline.domains.raw.files import RawFile, read_rows
 from pipeline.domains.raw.lines import lines_at
 from pipeline.domains.validation import (
     repeated_interactions,
+    require_unit,
     with_known,
     with_ratings,
     with_timestamps,
@@ -48,7 +49,11 @@ def read_interactions(raw: RawFile, rules: InteractionRules, log: FailureLog) ->
 
 
 def _valid_rows(raw: RawFile, rules: InteractionRules, log: FailureLog) -> Iterator[pa.Table]:
+    is_first = True
     for rows in read_rows(raw, log):
+        if is_first:
+            require_unit(rows["timestamp"], "s", f"{raw.path}: the timestamp")
+        is_first = False
         rows = with_values(rows, "user_id", "user id", log)
         rows = with_known(rows, "item_id", rules.items, "item", log)
         if rules.users is not None:

@@ -6,9 +6,19 @@ import pyarrow.compute as pc
 
 from pipeline.domains.raw.failures import LINE, FailureLog, reject
 from pipeline.domains.tables import with_column
+from pipeline.errors import DataError
 from pipeline.schemas import TIMESTAMP
 
 MAX_TIMESTAMP_SEC = 253_402_300_799  # the end of the year 9999; larger values are milliseconds
+
+# By the years in which nearly all interactions happened, 1980 to 2100, times say in which unit they are.
+_LIKELY_SEC = (315_532_800.0, 4_102_444_800.0)
+_NEARLY_ALL, _HARDLY_ANY = 0.9, 0.1
+_PER_SEC = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
+_UNITS = {
+    "s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds", "iso": "ISO dates",
+}  # fmt: skip
+_DATE = r"^\s*(?:19|20)[0-9]{2}(?:-(?:0[1-9]|1[0-2])-|(?:0[1-9]|1[0-2]))(?:0[1-9]|[12][0-9]|3[01])(?:[T ]|$)"
 
 _NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?$"
 
@@ -56,14 +66,56 @@ def within_range(rows: pa.Table, times: pa.ChunkedArray, what: str, log: Failure
 
 def _numbers(rows: pa.Table, column: str, reason: str, log: FailureLog) -> tuple[pa.Table, pa.ChunkedArray]:
     """The rows whose `column` is a finite number, and these numbers as float64."""
-    try:
-        numbers = rows[column].cast(pa.float64())
-    except pa.ArrowInvalid:
-        text = pc.utf8_trim_whitespace(rows[column])
-        numeric = pc.match_substring_regex(text, _NUMBER)
-        numbers = pc.if_else(numeric, text, "nan").cast(pa.float64())
+    numbers = _as_numbers(rows[column])
     finite = pc.is_finite(numbers)
     return reject(rows, pc.invert(finite), reason, log), numbers.filter(finite)
+
+
+def _as_numbers(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+    """`texts` as float64, NaN where one is no number."""
+    try:
+        return texts.cast(pa.float64())
+    except pa.ArrowInvalid:
+        text = pc.utf8_trim_whitespace(texts)
+        numeric = pc.match_substring_regex(text, _NUMBER)
+        return pc.if_else(numeric, text, "nan").cast(pa.float64())
+
+
+def require_unit(times: pa.ChunkedArray, unit: str, where: str, remedy: str = "") -> None:
+    """Raise `DataError` if `times` are plainly not in `unit` (s, ms, us, iso), naming the likely unit.
+
+    Texts, or TIMESTAMP, which somebody may have made of numbers in the wrong unit. `remedy`: what to do about
+    it, `{unit}` in it is the likely one. Times that no unit puts between 1980 and 2100 are accepted.
+    """
+    is_typed = pa.types.is_timestamp(times.type)
+    texts = times.drop_null()
+    if is_typed:
+        numbers = pc.multiply(texts.cast(pa.int64()).cast(pa.float64(), safe=False), 1e3)
+    else:
+        numbers = _as_numbers(texts)
+    low, high = _LIKELY_SEC
+    fitting = {
+        name: pc.and_(pc.greater_equal(numbers, low * per_sec), pc.less(numbers, high * per_sec))
+        for name, per_sec in _PER_SEC.items()
+    }
+    if not is_typed:
+        fitting["iso"] = pc.match_substring_regex(texts, _DATE)
+    shares = {name: pc.mean(fits).as_py() or 0.0 for name, fits in fitting.items()}
+    likely, given = max(shares, key=lambda name: shares[name]), "ns" if is_typed else unit
+    if shares[likely] <= _NEARLY_ALL or shares[given] >= _HARDLY_ANY:
+        return
+    example = texts.filter(fitting[likely])[0].as_py()
+    if is_typed:
+        raise DataError(
+            f"{where} holds times such as {example:%Y-%m-%d %H:%M:%S.%f}: {_UNITS[likely]} were taken for a "
+            "smaller unit when it was written; write it again"
+        )
+    if likely == "ns":
+        remedy = remedy and "divide them by 1,000 and write `unit: us`"
+    raise DataError(
+        f"{where} holds {_UNITS[likely]}, such as {example.strip()}, and not {_UNITS[unit]}"
+        + (f"; {remedy.format(unit=likely)}" if remedy else "")
+    )
 
 
 def with_known(rows: pa.Table, column: str, known: pa.Array, what: str, log: FailureLog) -> pa.Table:

@@ -12,6 +12,7 @@ from pipeline.domains.tabular.rows import RawTable, read_table_rows
 from pipeline.domains.tabular.times import with_times
 from pipeline.domains.validation import (
     repeated_interactions,
+    require_unit,
     with_known,
     with_ratings,
     with_values,
@@ -48,6 +49,8 @@ def read_feedback(table: RawTable, settings: InteractionsTableSettings, rules: I
         if "timestamp" not in rows.column_names:
             times = pa.array(np.arange(num_rows, num_rows + num_read)).cast(TIMESTAMP)
             rows = rows.append_column("timestamp", times)
+        elif not places or places[-1][0] is not log:
+            _require_unit(rows, table, settings, log)
         rows = _valid(rows, settings, rules, log)
         if settings.text is not None:
             rows = with_column(rows, "text", _shortened(rows["text"]))
@@ -65,6 +68,17 @@ def _shortened(texts: pa.ChunkedArray) -> pa.ChunkedArray:
     joined = pc.replace_substring(texts, LIST_SEPARATOR, ", ")
     words = pc.utf8_trim_whitespace(pc.replace_substring_regex(joined, r"\s+", " "))
     return pc.utf8_slice_codeunits(pc.if_else(pc.equal(words, ""), None, words), 0, MAX_TEXT_CHARACTERS)
+
+
+def _require_unit(
+    rows: pa.Table, table: RawTable, settings: InteractionsTableSettings, log: FailureLog
+) -> None:
+    """Look at the first rows of a file: times in another unit would lie in January 1970, or nowhere."""
+    timestamp = _timestamp(settings)
+    assert timestamp is not None
+    where = f"{table.place}.timestamp: column {timestamp.column!r} of {log.path}"
+    remedy = "write `unit: {unit}`" if table.place.startswith("dataset.tabular") else "is it another layout?"
+    require_unit(rows["timestamp"], timestamp.unit, where, remedy)
 
 
 def _valid(

@@ -9,6 +9,7 @@ import pytest
 
 from pipeline.domains import read_domain
 from pipeline.domains.tabular.times import iso_times
+from pipeline.errors import DataError
 from pipeline.prompts.histories import effective_cutoff
 
 BOUND = "is not from 1970 to 9999-12-31 23:59:59"
@@ -102,3 +103,64 @@ def test_iso_times_have_bounds(shop, bookshop):
     assert failures(tables) == [(line, f"timestamp '{times[line - 2]}' {BOUND}") for line in (3, 4, 5)]
     cutoff = effective_cutoff(tables.interactions, None)
     assert cutoff == datetime(9999, 12, 31, 23, 59, 59, 1, UTC)
+
+
+MOMENT = 1_225_734_739  # seconds
+WRITTEN = {"s": MOMENT, "ms": MOMENT * 10**3, "us": MOMENT * 10**6, "ns": MOMENT * 10**9, "iso": "20081103"}
+NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds", "iso": "ISO dates"}
+
+
+def write_loans(shop, *times):
+    rows = "".join(f"r{number},1,5,{time}\n" for number, time in enumerate(times))
+    (shop / "loans.csv").write_text("reader,isbn,stars,at\n" + rows)
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "iso"])
+@pytest.mark.parametrize("written", WRITTEN)
+def test_times_in_another_unit_are_refused_with_the_likely_one(shop, bookshop, unit, written):
+    write_loans(shop, WRITTEN[written], "", 0, *[WRITTEN[written]] * 30)
+    dataset = bookshop(shop, interactions={"timestamp": {"column": "at", "unit": unit}})
+    if unit == written:
+        days = read_domain(dataset).interactions["timestamp"].to_pylist()
+        assert [day.date() for day in days if day.year > 1970] == [date(2008, 11, 3)] * 31
+        return
+    with pytest.raises(DataError) as raised:
+        read_domain(dataset)
+    remedy = "divide them by 1,000 and write `unit: us`" if written == "ns" else f"write `unit: {written}`"
+    found = str(raised.value)
+    assert found.startswith(
+        f"dataset.tabular.interactions.timestamp: column 'at' of {shop}/loans.csv holds {NAMES[written]}"
+    )
+    assert f", such as {WRITTEN[written]}, and not {NAMES[unit]}" in found and found.endswith("; " + remedy)
+
+
+@pytest.mark.parametrize("times", [range(50), range(0, 2_000_000_000, 50_000_000), [0] * 9, ["x"] * 3 + [1]])
+def test_times_that_count_from_anywhere_are_read_in_the_unit_that_is_given(shop, bookshop, times):
+    write_loans(shop, *times)
+    tables = read_domain(bookshop(shop, interactions={"timestamp": {"column": "at", "unit": "ms"}}))
+    assert tables.interactions.num_rows + tables.failed.num_rows == len(times)
+    assert tables.interactions["timestamp"][-1].value == times[-1] * 1000
+
+
+def test_each_file_is_judged_by_itself(shop, bookshop):
+    write_loans(shop, MOMENT)
+    (shop / "loans.csv").rename(shop / "loans-1.csv")
+    write_loans(shop, MOMENT * 1000)
+    (shop / "loans.csv").rename(shop / "loans-2.csv")
+    with pytest.raises(DataError, match=r"loans-2\.csv holds milliseconds, such as 1225734739000, "):
+        read_domain(bookshop(shop, interactions={"files": "loans-*.csv"}))
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us"])
+def test_typed_times_that_were_made_of_numbers_in_the_wrong_unit_are_refused(shop, bookshop, unit):
+    interactions = loans_of(shop, [WRITTEN[unit]] * 3, pa.timestamp("ns"))
+    with pytest.raises(DataError, match=rf"such as 1970-01-.*: {NAMES[unit]} were taken for a smaller unit"):
+        read_domain(bookshop(shop, interactions=interactions))
+
+
+def test_presets_refuse_another_unit_too(raw_folder, dataset):
+    folder = raw_folder("1m")
+    text = (folder / "ratings.dat").read_text()
+    (folder / "ratings.dat").write_text(text.replace("\n", "000\n"))
+    with pytest.raises(DataError, match=r"ratings\.dat: the timestamp holds milliseconds, such as 97830076"):
+        read_domain(dataset(folder))

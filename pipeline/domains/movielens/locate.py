@@ -7,6 +7,7 @@ from pipeline.domains.movielens.forms import FORMS, MovieLensFiles, MovieLensFor
 from pipeline.errors import DataError
 from pipeline.storage.location import data_path
 
+PACKED = (".zip", ".gz", ".bz2", ".xz", ".zst", ".tar", ".tgz", ".7z")
 PACKAGE = "recbole"
 PACKAGE_FOLDER = "recbole/dataset_example/ml-100k"
 
@@ -65,7 +66,10 @@ def _looked_for() -> str:
 
 
 def _hint(folder: Path) -> str:
-    """What an incomplete form lacks, if there is one."""
+    """What is still packed, or what an incomplete form lacks, if there is one."""
+    packed = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in PACKED)
+    if packed:
+        return f"; unpack {', '.join(packed[:3])} first"
     for form in FORMS:
         missing = [name for name in form.present if not any(folder.glob(name))]
         if len(missing) < len(form.present):

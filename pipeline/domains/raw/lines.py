@@ -5,13 +5,15 @@ Lines are cut at newlines before anything is decoded: one line of wrong bytes co
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.domains.raw.sources import UNREADABLE, AnyFile, open_file
+from pipeline.domains.raw.sources import HEAD_BYTES, UNREADABLE, AnyFile, kind_of, misnamed, open_file
 from pipeline.domains.raw.texts import encodable
 from pipeline.errors import DataError
 
@@ -59,13 +61,20 @@ def read_line_blocks(
                 yield _decoded(raw, first, fallback_encoding)
                 first += len(raw)
     except UNREADABLE as error:
-        raise DataError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        told = misnamed(path) if first == 1 else None
+        reason = told or getattr(error, "strerror", None) or error
+        raise DataError(f"{path}: cannot be read: {reason}") from error
 
 
 def _whole_lines(file: BinaryIO, path: AnyFile, block_bytes: int) -> Iterator[bytes]:
     """Blocks of bytes that end with a newline, the last one aside."""
-    rest = file.read(len(UTF8_BOM)).removeprefix(UTF8_BOM)
-    while block := file.read(block_bytes):
+    first = file.read(HEAD_BYTES)
+    if (found := kind_of(first)) is not None:
+        name, advice = found
+        raise DataError(f"{path}: this is {name}; {advice.format(path)}")
+    first, rest = first.removeprefix(UTF8_BOM), b""
+    pieces = [first[start : start + block_bytes] for start in range(0, len(first), block_bytes)]
+    for block in chain(pieces, iter(partial(file.read, block_bytes), b"")):
         head, newline, tail = block.rpartition(b"\n")
         if newline:
             yield rest + head + newline

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from pipeline.domains.raw.columns import there_are
 from pipeline.domains.raw.failures import CONTENT, LINE, FailureLog, reject_each, reject_undecodable
 from pipeline.domains.raw.lines import LineBlock, read_line_blocks
-from pipeline.domains.raw.sources import UNREADABLE, Source
+from pipeline.domains.raw.sources import HEAD_BYTES, UNREADABLE, Source, kind_of, misnamed
 from pipeline.domains.raw.texts import LARGEST_EXACT_FLOAT, LIST_SEPARATOR, MAX_DEPTH, as_texts, encodable
 from pipeline.errors import DataError
 from pipeline.schemas import TIMESTAMP
@@ -155,6 +155,8 @@ def _complaint(error: ValueError) -> str:
 
 def _why_no_record(line: str) -> str:
     """The reason why `line` is a bad row."""
+    if re.match(r"\s*\[\s*(\{|$)", line):
+        return "not a JSON object, but a JSON array; write each of its objects on one line (`jq -c .[]` does)"
     try:
         _loads(line)
     except RecursionError:
@@ -240,9 +242,23 @@ def read_parquet_rows(source: Source, columns: dict[str, str], log: FailureLog) 
                 yield table.append_column(LINE, numbers).append_column(CONTENT, pa.repeat("", batch.num_rows))
                 first += batch.num_rows
     except _PARQUET_ERRORS as error:
-        raise DataError(
-            f"{source}: not a readable Parquet file: {str(error) or type(error).__name__}"
-        ) from error
+        reason = _why_no_parquet(source) or str(error) or type(error).__name__
+        raise DataError(f"{source}: not a readable Parquet file: {reason}") from error
+
+
+def _why_no_parquet(source: Source) -> str | None:
+    """What stands there instead of a Parquet file, if it can be told."""
+    try:
+        with source.open() as file:
+            head = file.read(HEAD_BYTES)
+    except UNREADABLE:
+        return misnamed(source)
+    if head.startswith(b"PAR1"):
+        return None
+    if (found := kind_of(head)) is not None:
+        return f"this is {found[0]}"
+    is_text = head.strip() and b"\0" not in head
+    return "this looks like text; write `format: csv`, `tsv` or `jsonl`" if is_text else None
 
 
 def _require(source: Source, columns: dict[str, str], found: list[str]) -> None:

@@ -42,7 +42,8 @@ def read_feedback(table: RawTable, settings: InteractionsTableSettings, rules: I
     Bad rows are in the logs of `table`. Without a timestamp the n-th row gets the n-th microsecond of 1970.
     """
     schema = INTERACTIONS if settings.text is None else INTERACTIONS_WITH_TEXT
-    parts, places = [schema.empty_table()], []
+    parts = [schema.empty_table()]
+    places: list[tuple[FailureLog, np.ndarray]] = []
     num_rows = 0
     for log, rows in read_table_rows(table):
         num_read = rows.num_rows

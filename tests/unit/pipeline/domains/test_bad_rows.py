@@ -239,7 +239,7 @@ def test_a_quoted_value_over_lines_is_one_row_and_its_lines_are_no_rows(raw_fold
             "it reads 'userId;movieId;rating;timestamp': look at `separator`",
         ),
         ('"userId,movieId,rating,timestamp', "it reads '\"userId,movieId,rating,timestamp': look at"),
-        (b"\xff\xfeu\x00s\x00", r"it reads '\\xff\\xfeu\x00s\x00': look at `separator` and `encoding`"),
+        (b"\xff\xffu\x00s\x00", r"it reads '\\xff\\xffu\x00s\x00': look at `separator` and `encoding`"),
         ("x" * 300_000, "xxx…': look at"),
         (",".join("x" * n for n in range(2000)), "there are , x, xx"),
     ],

@@ -72,6 +72,13 @@ def test_an_incomplete_form_says_what_is_missing(raw_folder, dataset):
         read_domain(dataset(folder))
 
 
+def test_a_dataset_that_is_still_packed(raw_folder, dataset):
+    folder = raw_folder("1m")
+    (folder / "ratings.dat").rename(folder / "ratings.dat.gz")
+    with pytest.raises(DataError, match=r"; unpack ratings\.dat\.gz first$"):
+        read_domain(dataset(folder))
+
+
 def test_a_missing_folder_and_a_file_are_told_apart(tmp_path, dataset):
     with pytest.raises(DataError, match="there is no such folder"):
         read_domain(dataset(tmp_path / "nowhere"))

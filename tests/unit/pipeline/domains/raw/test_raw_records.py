@@ -1,4 +1,6 @@
+import gzip
 import json
+import re
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -8,6 +10,7 @@ from pipeline.domains.raw.failures import CONTENT, LINE, FailureLog
 from pipeline.domains.raw.records import JsonKeys, parse_json, read_json_rows, read_parquet_rows
 from pipeline.domains.raw.sources import Source
 from pipeline.domains.raw.texts import MAX_DEPTH, as_texts
+from pipeline.errors import DataError
 
 
 def read(path, *records):
@@ -88,11 +91,16 @@ def test_a_value_costs_its_row_only_where_it_is_read(tmp_path, value, reason):
     assert bad == ([] if reason is None else [(2, reason)])
 
 
+ARRAY = "not a JSON object, but a JSON array; write each of its objects on one line (`jq -c .[]` does)"
+
+
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
         ('["v"]', "not a JSON object"),
         ("null", "not a JSON object"),
+        ("[", ARRAY),
+        ('[{"v": 1}, {"v": 2}]', ARRAY),
         (r'{"v": "\ud83d"', "not a JSON object: expecting ',' delimiter at character 15"),
         ('{"v" 1}', "not a JSON object: expecting ':' delimiter at character 6"),
         ('{"v": 1} {"v": 2}', "not a JSON object: extra data at character 10"),
@@ -130,6 +138,23 @@ def read_parquet(path, column):
     pq.write_table(pa.table({"v": column}), path)
     source = Source(str(path))
     return pa.concat_tables(read_parquet_rows(source, {"value": "v"}, FailureLog(source)))["value"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("x.parquet", b"v\n1\n", "this looks like text; write `format: csv`, `tsv` or `jsonl`"),
+        ("x.parquet", gzip.compress(b"v\n1\n"), "this is gzip data"),
+        ("x.parquet.gz", b"v\n1\n", "its name ends with .gz, but it is not compressed; rename it"),
+        ("x.parquet", b"PAR1\x15cut", "Parquet magic bytes not found in footer"),
+        ("x.parquet", b"", "Parquet file size is 0 bytes"),
+    ],
+)
+def test_what_is_no_parquet_is_named(tmp_path, name, content, reason):
+    (tmp_path / name).write_bytes(content)
+    source = Source(str(tmp_path / name))
+    with pytest.raises(DataError, match=re.escape(f"{name}: not a readable Parquet file: {reason}")):
+        list(read_parquet_rows(source, {"value": "v"}, FailureLog(source)))
 
 
 LARGEST = 2**63 - 1

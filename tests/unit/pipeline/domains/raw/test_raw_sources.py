@@ -1,14 +1,24 @@
 """Where files are: local paths, URIs, archives, and web servers."""
 
+import bz2
+import gzip
 import http.server
+import io
+import lzma
+import re
+import sqlite3
+import tarfile
 import threading
 import zipfile
 from functools import partial
 
 import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from pipeline.domains.raw.sources import find_sources
+from pipeline.domains.raw.lines import read_line_blocks
+from pipeline.domains.raw.sources import Source, find_sources
 from pipeline.errors import DataError
 
 
@@ -111,3 +121,106 @@ def test_of_an_archive_the_files_are_to_be_named(tmp_path, name, protocol):
     with pytest.raises(DataError) as caught:
         found(name, tmp_path)
     assert f"{protocol}://*.csv::{tmp_path / name}" in str(caught.value)
+
+
+TEXT = b"user,item,stars\na,1,5\nb,2,4\n"
+
+
+def zipped(name="x.csv"):
+    with zipfile.ZipFile(stored := io.BytesIO(), "w") as archive:
+        archive.writestr(name, TEXT)
+    return stored.getvalue()
+
+
+def tarred():
+    with tarfile.open(fileobj=(stored := io.BytesIO()), mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("x.csv"))
+    return stored.getvalue()
+
+
+def parquet():
+    pq.write_table(pa.table({"user": ["a"]}), stored := io.BytesIO())
+    return stored.getvalue()
+
+
+def sqlite(folder):
+    connection = sqlite3.connect(folder / "x.db")
+    connection.execute("create table t (a)")
+    connection.commit()
+    connection.close()
+    return (folder / "x.db").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (gzip.compress(TEXT), "this is gzip data; its name must end with .gz, or decompress it first"),
+        (bz2.compress(TEXT), "this is bzip2 data; its name must end with .bz2"),
+        (lzma.compress(TEXT), "this is xz data; its name must end with .xz"),
+        (zipped(), "this is a zip archive; name the files in it, for example zip://*.csv::{}"),
+        (zipped("[Content_Types].xml"), "this is an Excel workbook; save it as CSV"),
+        (tarred(), "this is a tar archive; name the files in it, for example tar://*.csv::{}"),
+        (parquet(), "this is a Parquet file; `reader: tabular` reads it with `format: parquet`"),
+        (sqlite, "this is an SQLite database"),
+        (TEXT.decode().encode("utf-16"), "this is UTF-16 text; convert it first, for example"),
+        (TEXT.decode().encode("utf-16-le"), "this is UTF-16LE text; convert it first, for exam"),
+        (TEXT.decode().encode("utf-16-be"), "for example with `iconv -f UTF-16BE -t UTF-8`"),
+        (TEXT.decode().encode("utf-32"), "this is UTF-32 text"),
+        (b"<!DOCTYPE html>\n<html></html>", "this is a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "this is a Git LFS pointer"),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_no_text_is_named_by_its_first_bytes(tmp_path, content, message):
+    path = tmp_path / "x.csv"
+    path.write_bytes(content(tmp_path) if callable(content) else content)
+    for place in (path, Source(str(path)), Source(f"file://{path}")):
+        with pytest.raises(DataError, match=re.escape(message.format(place))) as raised:
+            list(read_line_blocks(place))
+        assert str(raised.value).startswith(f"{place}: this is ")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"a",
+        b"\xef\xbb\xbfa,b\n",
+        b"a\x00b,c\n",
+        b"\x00",
+        TEXT,
+        b"PAR1,ORC\n",
+        b"BZh,x\n",
+        "é,ü\n".encode(),
+    ],
+)
+def test_text_is_text(tmp_path, text):
+    (tmp_path / "x.csv").write_bytes(text)
+    lines = [line for block in read_line_blocks(tmp_path / "x.csv") for line in block.text.to_pylist()]
+    assert lines == text.decode("utf-8-sig").splitlines()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "what"),
+    [("x.csv.gz", TEXT, "not compressed"), ("x.csv.gz", bz2.compress(TEXT), "bzip2 data"),
+     ("x.csv.bz2", zipped(), "a zip archive"), ("x.csv.xz", gzip.compress(TEXT), "gzip data")],
+)  # fmt: skip
+def test_a_name_that_promises_another_compression(tmp_path, name, content, what):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=rf"its name ends with \.\w+, but it is {what}; rename it"):
+        list(read_line_blocks(Source(str(tmp_path / name))))
+
+
+def test_a_folder_where_a_file_is_expected(folder):
+    (folder / "events.parquet").mkdir()
+    for name in ("_SUCCESS", "part-0.parquet"):
+        (folder / "events.parquet" / name).write_bytes(b"")
+    advice = "is a folder; name the files in it, for example "
+    for pattern, base in (("events.parquet", folder), ("events.parquet/", f"file://{folder}")):
+        with pytest.raises(
+            DataError, match=f"^files={pattern}: {advice}{re.escape('events.parquet/*.parquet')}$"
+        ):
+            found(pattern, base)
+    with pytest.raises(DataError, match=re.escape(f"files=ev*: {advice}ev*/*.parquet")):
+        found("ev*", folder)
+    with pytest.raises(DataError, match=r"dataset\.raw=.*a1\.csv is a file; name the folder"):
+        found("x.csv", folder / "a1.csv")

@@ -28,6 +28,7 @@ from pipeline.settings_base import Settings
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Kind = Literal["user", "item"]
 CutoffWord = Literal["today", "yesterday"]
+Duplicates = Literal["first", "last", "error"]
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"  # becomes part of file names
 KINDS: tuple[Kind, Kind] = ("item", "user")
 
@@ -74,6 +75,9 @@ class UsersTableSettings(RawTableSettings):
     """What is known of users. `attributes`: what prompts call it -> column."""
 
     id: str
+    duplicates: Duplicates = Field(
+        default="first", description="which of a user's rows counts; error: one may be"
+    )
     attributes: dict[str, str] = {}
 
 
@@ -81,6 +85,9 @@ class ItemsTableSettings(RawTableSettings):
     """The items. `attributes`: what prompts call it -> column; `year` is shown behind the title."""
 
     id: str
+    duplicates: Duplicates = Field(
+        default="first", description="which of an item's rows counts; error: one may be"
+    )
     title: str
     categories: str | CategoriesColumnSettings | None = None
     attributes: dict[str, str] = {}

@@ -69,7 +69,7 @@ def read_amazon(settings: DatasetSettings) -> DomainTables:
     tables = TabularSettings(
         items=ItemsTableSettings(
             files=amazon.metadata, format="jsonl", id=layout.item_id, title="title",
-            categories=layout.categories, attributes=layout.attributes,
+            categories=layout.categories, attributes=layout.attributes, duplicates="error",
         ),
         interactions=InteractionsTableSettings(
             files=amazon.reviews, format="jsonl", user=layout.user, item=layout.item, rating=layout.rating,

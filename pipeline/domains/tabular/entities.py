@@ -1,24 +1,34 @@
 """Users and items of a tabular domain."""
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.domains.raw.columns import shortened
 from pipeline.domains.raw.failures import CONTENT, LINE, MAX_CONTENT_CHARACTERS, FailureLog, reject
 from pipeline.domains.raw.texts import LIST_SEPARATOR
 from pipeline.domains.tables import attribute_maps, with_column
 from pipeline.domains.tabular.rows import RawTable, read_table_rows, require_rows
 from pipeline.domains.validation import is_blank, with_unique, with_values
 from pipeline.schemas import ITEMS, USERS, conform
-from pipeline.settings import CategoriesColumnSettings, ItemsTableSettings, UsersTableSettings
+from pipeline.settings import (
+    CategoriesColumnSettings,
+    Duplicates,
+    ItemsTableSettings,
+    Kind,
+    UsersTableSettings,
+)
 
+logger = logging.getLogger(__name__)
 ATTRIBUTE = "attribute:"  # before the names of attributes, which may be any text
 MAX_ATTRIBUTE_CHARACTERS = 1000  # twice what a prompt shows of one
 MAX_TITLE_CHARACTERS = 1000  # five times what a prompt shows
 MAX_CATEGORIES_CHARACTERS = 20_000  # of one item, all together; a prompt shows twenty categories
+NUM_REPEATED_AT_ONCE = 200_000  # rows that may repeat an id before they are looked through
 
 
 def item_columns(settings: ItemsTableSettings) -> dict[str, str]:
@@ -42,12 +52,13 @@ def read_items(table: RawTable, settings: ItemsTableSettings, wanted: pa.Array |
     `wanted`: the ids of the items to keep; the others are passed over and cost no memory.
     """
     categories = _categories(settings)
-    bounded = partial(_bounded_items, categories=categories)
-    parts = []
-    for log, rows in _unique_rows(table, "item_id", "item", bounded, wanted):
-        rows = with_values(rows, "title", "title", log)
-        parts.append(_with_attributes(rows, list(settings.attributes)))
-    rows = _merged(table, parts)
+    blocks = _blocks(table, "item", partial(_bounded_items, categories=categories), wanted)
+    if settings.duplicates == "error":
+        kept = [with_values(rows, "title", "title", log) for log, rows in _unique_rows(table, "item", blocks)]
+    else:
+        titled = (with_values(rows, "title", "title", log) for log, rows in blocks)
+        kept = [_one_of_each(table, "item", titled, settings.duplicates, is_told=wanted is None)]
+    rows = _merged(table, [_with_attributes(rows, list(settings.attributes)) for rows in kept])
     lists = _category_lists(rows, categories)
     rows = rows.select(["item_id", "title", "attributes"]).append_column("categories", lists)
     return conform(rows, ITEMS, table.place, unique=("item_id",))
@@ -55,33 +66,101 @@ def read_items(table: RawTable, settings: ItemsTableSettings, wanted: pa.Array |
 
 def read_users(table: RawTable, settings: UsersTableSettings) -> pa.Table:
     """The users of all files, as a USERS table; bad rows are in the logs of `table`."""
-    unique = _unique_rows(table, "user_id", "user", partial(_bounded, needed="user_id"))
-    parts = [_with_attributes(rows, list(settings.attributes)) for _, rows in unique]
+    blocks = _blocks(table, "user", partial(_bounded, needed="user_id"))
+    if settings.duplicates == "error":
+        kept = [rows for _, rows in _unique_rows(table, "user", blocks)]
+    else:
+        kept = [_one_of_each(table, "user", (rows for _, rows in blocks), settings.duplicates)]
+    parts = [_with_attributes(rows, list(settings.attributes)) for rows in kept]
     rows = _merged(table, parts).select(["user_id", "attributes"])
     return conform(rows, USERS, table.place, unique=("user_id",))
 
 
-def _unique_rows(
-    table: RawTable,
-    column: str,
-    what: str,
-    bounded: Callable[[pa.Table], pa.Table],
-    wanted: pa.Array | None = None,
-) -> list[tuple[FailureLog, pa.Table]]:
-    """For each file its rows with an id that no earlier row has, blocks made smaller by `bounded`."""
-    by_log: dict[int, tuple[FailureLog, list[pa.Table]]] = {}
+def _blocks(
+    table: RawTable, kind: Kind, bounded: Callable[[pa.Table], pa.Table], wanted: pa.Array | None = None
+) -> Iterator[tuple[FailureLog, pa.Table]]:
+    """The rows that have an id (one of `wanted`), made smaller by `bounded`, with the log of their file."""
     for log, rows in read_table_rows(table):
-        rows = with_values(rows, column, f"{what} id", log)
+        rows = with_values(rows, f"{kind}_id", f"{kind} id", log)
         if wanted is not None:
-            rows = rows.filter(pc.is_in(rows[column], value_set=wanted))
-        by_log.setdefault(id(log), (log, []))[1].append(bounded(rows))
+            rows = rows.filter(pc.is_in(rows[f"{kind}_id"], value_set=wanted))
+        yield log, bounded(rows)
+
+
+def _one_of_each(
+    table: RawTable, kind: Kind, blocks: Iterator[pa.Table], which: Duplicates, is_told: bool = True
+) -> pa.Table:
+    """The first or the last row of each id; a message says how many others there were, if it `is_told`.
+
+    A log of interactions has many rows for each: what repeats an id is let go before it fills the memory.
+    """
+    kept: list[pa.Table] = []
+    num_distinct = num_rows = 0
+    renamed = ""
+    for block in blocks:
+        num_rows += block.num_rows
+        renamed = renamed or _renamed(block, kind)
+        kept.append(_without_repeated(block, kind, which))
+        if sum(part.num_rows for part in kept) > 2 * num_distinct + NUM_REPEATED_AT_ONCE:
+            renamed = renamed or _renamed(pa.concat_tables(kept), kind)
+            kept = [_without_repeated(pa.concat_tables(kept), kind, which)]
+            num_distinct = kept[0].num_rows
+    require_rows(table)
+    found = pa.concat_tables(kept)
+    rows = _without_repeated(found, kind, which)
+    if is_told and rows.num_rows < num_rows:
+        repeated = f"{num_rows - rows.num_rows:,} of {num_rows:,} rows repeat the id of another"
+        counts = f"the {which} row of each {kind} counts (duplicates: {which})"
+        logger.info("%s: %s; %s%s", table.place, repeated, counts, renamed or _renamed(found, kind))
+    return rows
+
+
+def _without_repeated(rows: pa.Table, kind: Kind, which: Duplicates) -> pa.Table:
+    """The first or the last row of each id, in their order."""
+    codes = _codes(rows[f"{kind}_id"])
+    if which == "first":
+        places = np.unique(codes, return_index=True)[1]
+    else:
+        places = len(codes) - 1 - np.unique(codes[::-1], return_index=True)[1]
+    is_kept = np.zeros(len(codes), dtype=bool)
+    is_kept[places] = True
+    return rows if is_kept.all() else rows.filter(pa.array(is_kept))
+
+
+def _renamed(rows: pa.Table, kind: Kind) -> str:
+    """The end of a message: an item that has two titles, as all have where another column is the id."""
+    if kind == "user":
+        return ""
+    codes, titles = _codes(rows["item_id"]), _codes(rows["title"])
+    first = np.unique(codes, return_index=True)[1][codes]
+    differing = np.flatnonzero(titles != titles[first])
+    if not differing.size:
+        return ""
+    item = rows["item_id"][int(differing[0])].as_py()
+    both = [shortened(rows["title"][int(place)].as_py()) for place in (first[differing[0]], differing[0])]
+    return f"; they do not always agree, item {shortened(item)!r} is {both[0]!r} and {both[1]!r}"
+
+
+def _codes(texts: pa.ChunkedArray) -> np.ndarray:
+    """A number for each different text."""
+    return pc.index_in(texts, value_set=pc.unique(texts)).to_numpy()
+
+
+def _unique_rows(
+    table: RawTable, kind: Kind, blocks: Iterator[tuple[FailureLog, pa.Table]]
+) -> list[tuple[FailureLog, pa.Table]]:
+    """For each file its rows with an id that no earlier row has; the others are bad rows."""
+    column = f"{kind}_id"
+    by_log: dict[int, tuple[FailureLog, list[pa.Table]]] = {}
+    for log, rows in blocks:
+        by_log.setdefault(id(log), (log, []))[1].append(rows)
     require_rows(table)
     seen = pa.array([], pa.string())
     unique = []
-    for log, blocks in by_log.values():
-        rows = with_unique(pa.concat_tables(blocks).combine_chunks(), column, what, log)
+    for log, parts in by_log.values():
+        rows = with_unique(pa.concat_tables(parts).combine_chunks(), column, kind, log)
         known = pc.is_in(rows[column], value_set=seen)
-        rows = reject(rows, known, f"{what} '{{{column}}}' stands already in an earlier file", log)
+        rows = reject(rows, known, f"{kind} '{{{column}}}' stands already in an earlier file", log)
         seen = pa.concat_arrays([seen, rows[column].combine_chunks()])
         unique.append((log, rows))
     return unique

@@ -20,7 +20,8 @@ LATER_BOOKS = "isbn,name,genres,writer,year\n"
 )
 def test_a_later_file_of_items_adds_nothing(shop, bookshop, rows, reason):
     (shop / "more.csv").write_text(LATER_BOOKS + rows)
-    tables = read_domain(bookshop(shop, items={"files": ["books.csv", "more.csv"]}))
+    items = {"files": ["books.csv", "more.csv"], "duplicates": "error"}
+    tables = read_domain(bookshop(shop, items=items))
     assert tables.items["item_id"].to_pylist() == ["1", "2"]
     assert [(PurePath(row["file"]).name, row["reason"]) for row in tables.failed.to_pylist()] == [
         ("more.csv", reason)
@@ -31,7 +32,7 @@ def test_a_later_file_of_items_adds_nothing(shop, bookshop, rows, reason):
 def test_a_later_file_of_users_adds_nothing(shop, bookshop, attributes):
     (shop / "a.csv").write_text("who,town\na,Ghent\nb,Lyon\n")
     (shop / "b.csv").write_text("who,town\na,Ghent\n")
-    users = {"files": "[ab].csv", "id": "who", "attributes": attributes}
+    users = {"files": "[ab].csv", "id": "who", "attributes": attributes, "duplicates": "error"}
     tables = read_domain(bookshop(shop, users=users))
     assert tables.users["user_id"].to_pylist() == ["a", "b"]
     assert tables.failed["reason"].to_pylist() == ["user 'a' stands already in an earlier file"]

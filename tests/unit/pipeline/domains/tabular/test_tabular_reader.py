@@ -16,6 +16,7 @@ import pytest
 from pydantic import ValidationError
 
 from pipeline.domains import read_domain
+from pipeline.domains.tabular import entities
 from pipeline.errors import ConfigError, DataError
 from pipeline.groups import group_items
 
@@ -102,12 +103,64 @@ def test_many_files_are_one_table_and_repetitions_across_them_are_bad(shop, book
 
 def test_an_item_of_an_earlier_file_is_not_taken_again(shop, bookshop):
     (shop / "books2.csv").write_text(BOOKS + "3,New,Crime,X,2000\n")
-    tables = read_domain(bookshop(shop, items={"files": "books*.csv"}))
+    tables = read_domain(bookshop(shop, items={"files": "books*.csv", "duplicates": "error"}))
     assert tables.items["item_id"].to_pylist() == ["1", "2", "3"]
     assert [reason for _, _, reason in reasons(tables)] == [
         "item '1' stands already in an earlier file",
         "item '2' stands already in an earlier file",
     ]
+
+
+LOG = """who,age,isbn,name,genres,writer,stars,when
+a,24,1,Low Tide,Crime,Ann Lee,5,880000001
+b,,1,Low Tide,Crime,Ann Lee,3,880000002
+a,25,2,,Poetry,,4,880000003
+b,31,2,Moth Season,Poetry,,1,880000004
+a,25,1,Low Tide!,Drama,,2,880000005
+"""
+
+
+@pytest.mark.parametrize(
+    ("which", "title", "age_of_a"), [("first", "Low Tide", "24"), ("last", "Low Tide!", "25")]
+)
+@pytest.mark.parametrize("num_at_once", [0, 200_000])
+def test_one_log_may_describe_users_items_and_interactions(
+    shop, bookshop, monkeypatch, caplog, which, title, age_of_a, num_at_once
+):
+    """The usual export of a shop, one row for each interaction: of an entity's rows one counts."""
+    monkeypatch.setattr(entities, "NUM_REPEATED_AT_ONCE", num_at_once)
+    caplog.set_level("INFO")
+    (shop / "log.csv").write_text(LOG)
+    (shop / "log2.csv").write_text(LOG.splitlines()[0] + "\nc,,3,Owl,Crime,,5,880000006\n")
+    duplicates = {} if which == "first" else {"duplicates": which}
+    files = {"files": "log*.csv", **duplicates}
+    users = {**files, "id": "who", "attributes": {"age": "age"}}
+    loans = {"files": "log*.csv", "user": "who", "timestamp": "when"}
+    settings = bookshop(
+        shop, items={**files, "attributes": {"author": "writer"}}, interactions=loans, users=users
+    )
+    tables = read_domain(settings)
+    items = {row["item_id"]: row["title"] for row in tables.items.to_pylist()}
+    assert items == {"1": title, "2": "Moth Season", "3": "Owl"}
+    ages = {row["user_id"]: dict(row["attributes"]).get("age") for row in tables.users.to_pylist()}
+    assert ages == {"a": age_of_a, "b": None if which == "first" else "31", "c": None}
+    assert tables.interactions.num_rows == 6
+    assert [(line, reason) for _, line, reason in reasons(tables)] == [(4, "no title")]
+    messages = [message for message in caplog.messages if "repeat" in message]
+    assert messages == [
+        "dataset.tabular.items: 2 of 5 rows repeat the id of another; the "
+        f"{which} row of each item counts (duplicates: {which}); "
+        "they do not always agree, item '1' is 'Low Tide' and 'Low Tide!'",
+        f"dataset.tabular.users: 3 of 6 rows repeat the id of another; the {which} row of each user counts "
+        f"(duplicates: {which})",
+    ]
+    core = read_domain(
+        settings.model_copy(update={"tabular": settings.tabular.model_copy(update={"k_core": 2})})
+    )
+    assert {row["item_id"]: row["title"] for row in core.items.to_pylist()} == {
+        "1": title,
+        "2": "Moth Season",
+    }
 
 
 def test_bad_rows_are_listed_with_their_reasons(shop, bookshop):

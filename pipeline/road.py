@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.domains import DomainTables, read_domain, write_domain
+from pipeline.domains import DomainTables, raw_data_of, read_domain, write_domain
 from pipeline.errors import ConfigError, DataError, GenerationError
 from pipeline.fingerprint import row_fingerprint, run_fingerprint
 from pipeline.generate.contract import WorkerSpec
@@ -156,9 +156,8 @@ def _prepare(
 
 def read_tables(settings: RunSettings) -> DomainTables:
     """The raw data as domain tables."""
-    dataset = settings.dataset
-    logger.info("reading %s", dataset.raw or f"the embedded sample of {dataset.name}")
-    return read_domain(dataset)
+    logger.info("reading %s", raw_data_of(settings.dataset))
+    return read_domain(settings.dataset)
 
 
 def group_tables(settings: RunSettings, tables: DomainTables) -> pa.Table:

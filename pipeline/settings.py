@@ -140,7 +140,10 @@ class DatasetSettings(Settings):
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
     reader: Literal["movielens", "tabular", "amazon"]
-    raw: str | None = Field(default=None, description="folder with the raw files; null: the embedded sample")
+    raw: str | None = Field(
+        default=None,
+        description="folder of the raw files; null: MovieLens-100K of a package, or the working folder",
+    )
     max_bad_fraction: Fraction = 0.05
     min_rating: float | None = Field(default=None, description="null, as max_rating: feedback is implicit")
     max_rating: float | None = None

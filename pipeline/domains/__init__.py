@@ -4,7 +4,7 @@
 (`movielens/`) knows the files of its domain. A new reader is a package beside it and a line in `registry`.
 """
 
-from pipeline.domains.registry import read_domain
+from pipeline.domains.registry import raw_data_of, read_domain
 from pipeline.domains.tables import DomainTables, write_domain
 
-__all__ = ["DomainTables", "read_domain", "write_domain"]
+__all__ = ["DomainTables", "raw_data_of", "read_domain", "write_domain"]

@@ -1,6 +1,7 @@
 """The readers by the name that `dataset.reader` gives them."""
 
 from collections.abc import Callable
+from itertools import chain
 
 from pipeline.domains.amazon.reader import read_amazon
 from pipeline.domains.movielens.reader import read_movielens
@@ -10,6 +11,7 @@ from pipeline.domains.tabular.reader import read_tabular
 from pipeline.errors import ConfigError
 from pipeline.settings import DatasetSettings
 
+MAX_SHOWN_FILES = 5
 READERS: dict[str, Callable[[DatasetSettings], DomainTables]] = {
     "movielens": read_movielens,
     "tabular": read_tabular,
@@ -29,3 +31,20 @@ def read_domain(settings: DatasetSettings) -> DomainTables:
         return READERS[settings.reader](settings)
     finally:
         end_reading()
+
+
+def raw_data_of(settings: DatasetSettings) -> str:
+    """Where the raw files of a dataset are, for a message: a folder, a package, or the files by name."""
+    if settings.raw is not None:
+        return settings.raw
+    if settings.tabular is not None:
+        tables = (settings.tabular.users, settings.tabular.items, settings.tabular.interactions)
+        files = [table.files for table in tables if table is not None]
+    elif settings.amazon is not None:
+        files = [settings.amazon.metadata, settings.amazon.reviews]
+    else:
+        return "MovieLens-100K, which an installed package carries"
+    locations = [[several] if isinstance(several, str) else several for several in files]
+    different = list(dict.fromkeys(chain.from_iterable(locations)))
+    rest = len(different) - MAX_SHOWN_FILES
+    return ", ".join(different[:MAX_SHOWN_FILES]) + (f" and {rest} more" if rest > 0 else "")

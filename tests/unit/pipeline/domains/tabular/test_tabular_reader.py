@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
-from pipeline.domains import read_domain
+from pipeline.domains import raw_data_of, read_domain
 from pipeline.domains.tabular import entities
 from pipeline.errors import ConfigError, DataError
 from pipeline.groups import group_items
@@ -109,6 +109,16 @@ def test_an_item_of_an_earlier_file_is_not_taken_again(shop, bookshop):
         "item '1' stands already in an earlier file",
         "item '2' stands already in an earlier file",
     ]
+
+
+def test_the_files_that_are_read_are_said(shop, bookshop):
+    """Files of one's own may be named without a folder in `raw`."""
+    settings = bookshop(shop, users={"files": ["loans.csv", "b*.csv"], "id": "reader"})
+    assert raw_data_of(settings) == str(shop)
+    nowhere = settings.model_copy(update={"raw": None})
+    assert raw_data_of(nowhere) == "loans.csv, b*.csv, books.csv"
+    many = bookshop(shop, users={"files": [f"{n}.csv" for n in range(9)], "id": "reader"})
+    assert raw_data_of(many.model_copy(update={"raw": None})).endswith("4.csv and 6 more")
 
 
 LOG = """who,age,isbn,name,genres,writer,stars,when

@@ -84,6 +84,7 @@ class DryRun:
     num_rows: dict[str, int]  # table -> good rows
     times: tuple[str, str] | None  # of the first and the last interaction; None: the data has none
     overfull: dict[str, int]  # what prompts show in part only -> of how many users or items
+    general_factors: str | None  # what texts are asked to go into where the prompt set names no item_word
     bad_rows: list[tuple[str, int, str]]  # (file, number of rows, an example of the reason), most first
     groups: dict[Kind, list[tuple[str, int]]]  # largest first
     prompts: dict[Kind, list[str]]
@@ -121,6 +122,7 @@ def dry_run(settings: RunSettings) -> DryRun:
         num_rows={name: getattr(tables, name).num_rows for name in ("users", "items", "interactions")},
         times=_times(settings, tables.interactions),
         overfull=_overfull(tables),
+        general_factors=_general_factors(settings),
         bad_rows=_bad_rows(tables.failed),
         groups={kind: _sizes(groups, kind) for kind in KINDS},
         prompts={kind: _first_prompts(rendered.prompts, kind) for kind in KINDS},
@@ -196,6 +198,12 @@ def _overfull(tables: DomainTables) -> dict[str, int]:
     }
     counts = {name: _num_longer(column, MAX_ATTRIBUTES) for name, column in columns.items()}
     return {name: count for name, count in counts.items() if count}
+
+
+def _general_factors(settings: RunSettings) -> str | None:
+    factors, word = settings.knowledge.factors, settings.dataset.item_word
+    is_named = word.lower() in map(str.lower, factors)
+    return None if is_named else settings.knowledge.factors_of(word)
 
 
 def _num_longer(column: pa.ChunkedArray, size: int) -> int:
@@ -279,6 +287,12 @@ def render_dry_run(result: DryRun, out: Console) -> None:
         out.print(f"Interactions from {result.times[0]} to {result.times[1]} (UTC)", highlight=False)
     for name, count in result.overfull.items():
         out.print(f"Prompts show the first {MAX_ATTRIBUTES} {name}; {count:,} have more", highlight=False)
+    if result.general_factors is not None:
+        out.print(
+            "knowledge.factors does not name dataset.item_word, so texts are asked to go into "
+            f"{result.general_factors} (docs/new-domain.md: factors of your own)",
+            markup=False, highlight=False, soft_wrap=True,
+        )  # fmt: skip
     _print_bad_rows(result, out)
     for kind in KINDS:
         _print_groups(kind, result.groups[kind], out)

@@ -74,6 +74,19 @@ def test_it_shows_groups_prompts_lengths_and_time_and_that_nothing_was_written(s
     assert [path.name for path in tmp_path.iterdir()] == ["raw"]
 
 
+def test_it_hints_at_factors_of_ones_own_where_the_prompt_set_has_none_for_the_item_word(overrides):
+    hint = "texts are asked to go into topic, style, quality, purpose, audience, origin, and reputation ("
+    for word, has_hint in (("movie", False), ("Movie", False), ("garment", True)):
+        found = shown(load_settings("generate", [*overrides, f"dataset.item_word={word}"]))
+        assert (hint in found) is has_hint, word
+        assert (f"Introduce the {word} Low Tide" in found) and ("describe its attributes" in found)
+    named = [*overrides, "dataset.item_word=garment", "knowledge.factors.Garment='fabric, cut and care'"]
+    found = shown(load_settings("generate", named))
+    assert "docs/new-domain.md" not in found and found.count("fabric, cut and care") == 4
+    without = [*overrides, "knowledge=once", "dataset.item_word=garment"]
+    assert "docs/new-domain.md" not in shown(load_settings("generate", without))
+
+
 def test_bad_rows_that_are_not_listed_are_counted(settings, monkeypatch):
     monkeypatch.setattr(failures, "MAX_LISTED", 2)
     ratings = Path(settings.dataset.raw) / "ratings.csv"

@@ -77,6 +77,17 @@ def test_kar_prompts_say_what_is_known(world, kar, make_model, tokenizer):
     assert all("in at most 150 words" in prompt for prompt in prompts.values())
 
 
+def test_kar_prompts_write_one_star(make_tables, groups_of, kar, make_model, tokenizer):
+    ratings = [("u1", "i1", 1, 1), ("u1", "i2", 1.5, 2), ("u1", "i1", 0.5, 3), ("u1", "i2", 1.0, 4)]
+    tables = make_tables({"u1": {}}, {"i1": "A", "i2": "B"}, ratings)
+    rendered = render_prompts(
+        tables, groups_of(tables), kar, make_model(), "dress", tokenizer, None, (0.5, 5.0)
+    )
+    prompt = rows_by_id(rendered.prompts)["u1"]["prompt"]
+    assert '"A", 1 star; "B", 1.5 stars; "A", 0.5 stars; "B", 1 star; analyze' in prompt
+    assert "preferences on dresses (" in prompt
+
+
 @pytest.mark.parametrize(("highest", "shown"), [(5.0, "3 stars"), (10.0, "3 of 10"), (None, "3 stars")])
 def test_kar_prompts_name_the_scale_unless_it_is_of_five_stars(
     world, kar, make_model, tokenizer, highest, shown

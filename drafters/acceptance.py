@@ -85,7 +85,8 @@ def relaxed_matches(
     Args:
         logits: float [n, vocab], after penalties and masks; row i is the model's view of position i,
             given the draft tokens before it.
-        draft_token_ids: int [n], the drafts of all requests one after the other.
+        draft_token_ids: int [n], the drafts of all requests one after the other. Negative ids are
+            placeholders (vLLM's scheduler pads with -1): they are not looked up and never acceptable.
         rules: the rule at each position.
 
     Returns:
@@ -97,7 +98,8 @@ def relaxed_matches(
     relaxed = torch.zeros_like(is_argmax)
     # Few positions differ from the argmax, and each pass over the vocabulary costs.
     ends = _is_any(draft_token_ids, rules.stop_token_ids) | _is_any(choices, rules.stop_token_ids)
-    differing = (~is_argmax & ~ends & (rules.top_k > 1)).nonzero(as_tuple=True)[0]
+    is_open = ~is_argmax & ~ends & (draft_token_ids >= 0) & (rules.top_k > 1)
+    differing = is_open.nonzero(as_tuple=True)[0]
     relaxed[differing] = _is_likely(
         logits[differing], draft_token_ids[differing], rules.top_k[differing], rules.min_prob[differing]
     )

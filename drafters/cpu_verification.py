@@ -20,7 +20,7 @@ import torch
 from drafters.acceptance import AcceptanceRule
 from drafters.cpu_logits import argmax, exp, num_above, penalize, total
 
-NO_TOKEN = -1  # what vLLM's rejection sampler writes behind the last accepted token
+NO_TOKEN = -1  # vLLM's placeholder: for a draft that is none, and behind the last accepted token
 VERIFIED_DTYPES = (torch.bfloat16, torch.float32)
 ROWS_PER_THREAD = 8
 BFLOAT16_SHIFT = 16  # a bfloat16 is the upper half of a float32
@@ -30,7 +30,7 @@ BFLOAT16_SHIFT = 16  # a bfloat16 is the upper half of a float32
 def _add_distinct(tokens: Any, seen: Any, mark: int, distinct: Any, count: int) -> int:
     """Append to `distinct` what of `tokens` was not seen before under `mark`."""
     for token in tokens:
-        if token < len(seen) and seen[token] != mark:
+        if 0 <= token < len(seen) and seen[token] != mark:
             seen[token] = mark
             distinct[count] = token
             count += 1
@@ -98,6 +98,7 @@ def _verify_draft(
         is_relaxed = (
             run > 0
             and top_k > 1
+            and token != NO_TOKEN
             and (max_run == 0 or run <= max_run)
             and not ((stops == token) | (stops == choice)).any()
             and _is_acceptable(values, values[choice], token, top_k, min_prob, terms)
@@ -165,7 +166,7 @@ def _work_space(vocab_size: int) -> tuple[npt.NDArray[Any], ...]:
 class StepDrafts:
     """What a step verifies, by request."""
 
-    tokens: npt.NDArray[np.int32]  # [num_drafts], those of all requests one after the other
+    tokens: npt.NDArray[np.int32]  # [num_drafts], of all requests one after the other; NO_TOKEN is refused
     num_tokens: Sequence[int]  # [requests] drafted
     context: npt.NDArray[np.int32]  # [at least requests, max_len]
     context_lengths: npt.NDArray[Any]  # [at least requests]

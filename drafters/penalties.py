@@ -39,12 +39,12 @@ def sparse_penalties(apply_all: ApplyPenalties) -> ApplyPenalties:
 def _scale_occurring(logits: torch.Tensor, tokens: torch.Tensor, repetition: torch.Tensor) -> torch.Tensor:
     """Divide positive logits of `tokens` by the penalty, multiply the others; in place.
 
-    logits [rows, vocab]; tokens int [rows, length], padded with vocab; repetition [rows]. A token that
-    occurs twice is written twice with the same value.
+    logits [rows, vocab]; tokens int [rows, length], padded with vocab or -1; repetition [rows]. A token
+    that occurs twice is written twice with the same value.
     """
     if not tokens.shape[1]:
         return logits
-    is_padding = tokens >= logits.shape[1]
+    is_padding = (tokens < 0) | (tokens >= logits.shape[1])
     tokens = torch.where(is_padding, 0, tokens)
     values = logits.gather(1, tokens)
     penalty = repetition.unsqueeze(1)

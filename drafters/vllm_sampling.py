@@ -1,6 +1,7 @@
 """vLLM's sampling with LASER's acceptance rule, and the parts of it that a CPU does better."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,12 @@ from vllm.v1.sample.logits_processor.builtin import LogitBiasLogitsProcessor, Mi
 from vllm.v1.sample.ops import penalties
 from vllm.v1.sample.rejection_sampler import RejectionSampler
 from vllm.v1.sample.sampler import Sampler
+from vllm.v1.spec_decode.metadata import SpecDecodeMetadata
 
 from drafters.acceptance import AcceptanceRule, raise_above_argmax, relaxed_matches
 from drafters.batch_rules import BatchRules
 from drafters.cpu_logits import greedy_tokens
-from drafters.cpu_verification import VERIFIED_DTYPES, CpuVerifier, StepDrafts
+from drafters.cpu_verification import NO_TOKEN, VERIFIED_DTYPES, CpuVerifier, StepDrafts
 from drafters.penalties import sparse_penalties
 
 
@@ -82,6 +84,7 @@ class LaserRejectionSampler(RejectionSampler):
 
     def forward(self, metadata: Any, draft_probs: Any, logits: torch.Tensor, sampling_metadata: Any) -> Any:
         """Verify; remember the step's drafts for the proposer."""
+        metadata, logits, sampling_metadata = _without_placeholders(metadata, logits, sampling_metadata)
         self.laser_rules.verified = list(metadata.num_draft_tokens)
         self.laser_rules.relaxed = None
         verifier = self.laser_verifier
@@ -118,6 +121,43 @@ class LaserRejectionSampler(RejectionSampler):
         accepted = relaxed_matches(logits, metadata.draft_token_ids, rules)
         self.laser_rules.relaxed = accepted
         return raise_above_argmax(logits, metadata.draft_token_ids, accepted)
+
+
+def _without_placeholders(
+    metadata: SpecDecodeMetadata, logits: torch.Tensor, sampling: Any
+) -> tuple[SpecDecodeMetadata, torch.Tensor, Any]:
+    """The step without the draft tokens that are none, as if the scheduler had asked for the others only.
+
+    vLLM's scheduler gives a request whose whole prompt but the last token is cached `num_speculative_tokens`
+    drafts of -1, so that all rows of a full CUDA graph have one length; and -1 takes the place of what a
+    grammar forbids. To the rule and to the counts these are no drafts. The host knows them, so that nothing
+    waits for a GPU.
+    """
+    drafts = (sampling.spec_token_ids or [])[: len(metadata.num_draft_tokens)]
+    if not any(NO_TOKEN in draft for draft in drafts):
+        return metadata, logits, sampling
+    kept = [draft[: draft.index(NO_TOKEN)] if NO_TOKEN in draft else draft for draft in drafts]
+    num_drafts = np.array([len(draft) for draft in kept], np.int32)
+    # A request's rows of logits are those of its drafts and one more: the first ones stay.
+    places = np.concatenate([np.arange(count + 1) for count in metadata.num_draft_tokens])
+    is_kept = places <= np.repeat(num_drafts, np.add(metadata.num_draft_tokens, 1))
+    rows = torch.from_numpy(is_kept.nonzero()[0]).to(logits.device)
+    bonus = np.cumsum(num_drafts + 1, dtype=np.int32) - 1
+    targets = np.setdiff1d(np.arange(len(rows), dtype=np.int32), bonus)
+
+    def on_device(values: Any) -> torch.Tensor:
+        return torch.as_tensor(values, dtype=torch.int32, device=logits.device)
+
+    step = SpecDecodeMetadata(
+        draft_token_ids=on_device([token for draft in kept for token in draft]),
+        num_draft_tokens=num_drafts.tolist(),
+        cu_num_draft_tokens=on_device(np.cumsum(num_drafts)),
+        cu_num_sampled_tokens=on_device(bonus + 1),
+        target_logits_indices=on_device(targets),
+        bonus_logits_indices=on_device(bonus),
+        logits_indices=metadata.logits_indices[rows],
+    )
+    return step, logits[rows], replace(sampling, spec_token_ids=kept)
 
 
 def _is_plain_greedy(logits: torch.Tensor, sampling: Any) -> bool:

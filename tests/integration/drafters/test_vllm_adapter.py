@@ -153,6 +153,35 @@ def test_drafts_go_on_to_the_end_of_the_context(plain, laser, prompts):
     assert sum(s.num_accepted_tokens for s in stats.values()) > 0
 
 
+@pytest.mark.parametrize("sampling", [{}, {"presence_penalty": 0.001}], ids=["native", "torch"])
+@pytest.mark.parametrize("rule", [STRICT, AcceptanceRule(top_k=5, min_prob=0.0)], ids=["strict", "relaxed"])
+def test_drafts_with_which_the_scheduler_pads_a_cached_prompt(
+    plain, laser, prompts, sampling, rule, monkeypatch
+):
+    """A prompt of whole blocks and one token more: sent again, one token of it is left to compute."""
+    block_size = laser.llm_engine.vllm_config.cache_config.block_size
+    cached = [(prompt * 6)[: block_size + 1] for prompt in prompts[:3]]
+    scheduler = laser.llm_engine.engine_core.engine_core.scheduler
+    schedule, drafted = scheduler.schedule, []
+
+    def watched(*args, **kwargs):
+        step = schedule(*args, **kwargs)
+        drafted.extend(token for draft in step.scheduled_spec_decode_tokens.values() for token in draft)
+        return step
+
+    expected, _ = decode(plain, cached, 3, **sampling)
+    decode(laser, cached, 3, rule, **sampling)
+    monkeypatch.setattr(scheduler, "schedule", watched)
+    found, stats = decode(laser, cached, 3, rule, **sampling)
+    assert drafted.count(-1) == 3 * 8, "the scheduler padded no request: the test shows nothing"
+    assert sum(s.num_draft_tokens for s in stats.values()) == len(drafted) - drafted.count(-1) > 0
+    for number, output in enumerate(found):
+        assert min(output) >= 0
+        counts = stats[str(number)]
+        assert 0 <= counts.num_decode_steps + counts.num_accepted_tokens - len(output) <= 1
+    assert rule.top_k > 1 or found == expected
+
+
 def test_chunked_prompts_preempted_requests_and_cut_drafts(plain, crowded, prompts):
     length = {"max_tokens": 48}
     expected, _ = decode(plain, prompts[:12], 12, **length)

@@ -127,6 +127,16 @@ def test_strict_is_the_default():
     assert not AcceptanceRule(2, 0.1).is_strict
 
 
+@pytest.mark.parametrize("rule", [AcceptanceRule(4, 0.0), AcceptanceRule(4, 0.0, stop_token_ids=(2,))])
+def test_placeholders_are_never_looked_up_or_taken(rule):
+    assert drafts(rule, [1, -1, -1], [-1] * 3, [1]) == [[True, False, False], [False] * 3, [True]]
+
+
+def test_a_placeholder_confirms_no_token():
+    deferred = AcceptanceRule(2, 0.1, deferred_tokens=1)
+    assert drafts(deferred, [1, -1], [1, 0, -1]) == [[False, False], [True, False, False]]
+
+
 def test_a_guard_limits_how_many_tokens_in_a_row_differ_from_the_argmax():
     yes, no = True, False
     assert drafts(AcceptanceRule(2, 0.1), [1, 1, 1, 0, 1]) == [[yes, yes, yes, no, yes]]

@@ -1,5 +1,6 @@
 """Verification on a CPU gives what vLLM's rejection sampler gives with the acceptance rule."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,7 +12,7 @@ from drafters import vllm_sampling
 from drafters.acceptance import AcceptanceRule
 from drafters.bench_verification.steps import random_step, register_kernels
 from drafters.cpu_logits import exp, greedy_tokens, num_above, total
-from drafters.cpu_verification import VERIFIED_DTYPES, CpuVerifier
+from drafters.cpu_verification import VERIFIED_DTYPES, CpuVerifier, StepDrafts
 
 VOCAB = 60
 RULES = [
@@ -73,6 +74,74 @@ def test_steps_do_not_see_each_others_tokens():
         sampler = step.sampler()
         sampler.laser_verifier = verifier
         assert verified(step, on_cpu=True, sampler=sampler) == verified(step, on_cpu=False)
+
+
+def padded(step, num_placeholders):
+    """`step` with so many drafts of -1, and rows of logits for them, at the end of each request's draft."""
+    random = np.random.default_rng(0)
+    drafts, rows, first = [], [], 0
+    for row, (count, num_pads) in enumerate(zip(step.num_drafts, num_placeholders, strict=True)):
+        drafts += [*step.drafts[first : first + count], *[-1] * num_pads]
+        logits = torch.tensor(random.normal(size=(num_pads, VOCAB)) * 4).to(step.logits.dtype)
+        rows += [step.logits[first + row : first + row + count + 1], logits]
+        first += count
+    return replace(
+        step,
+        logits=torch.cat(rows),
+        num_drafts=np.add(step.num_drafts, num_placeholders).tolist(),
+        drafts=np.array(drafts, np.int32),
+    )
+
+
+SEVERAL = [0, 5, 0, 2, 5, 1]
+
+
+@pytest.mark.parametrize("on_cpu", [True, False], ids=["native", "torch"])
+@pytest.mark.parametrize("num_placeholders", [SEVERAL, [5] * 6, [0, 0, 0, 0, 0, 5]])
+def test_placeholders_of_the_scheduler_are_as_if_nothing_was_drafted(on_cpu, num_placeholders):
+    for seed in range(20):
+        step = random_step(seed, 6, [AcceptanceRule(4, 0.0), AcceptanceRule()], VOCAB)
+        found = verified(padded(step, num_placeholders), on_cpu)
+        assert found == verified(step, on_cpu), seed
+
+
+@pytest.mark.parametrize("on_cpu", [True, False], ids=["native", "torch"])
+def test_placeholders_are_not_counted_as_drafted(on_cpu):
+    step = step_of(3)
+    sampler, pads = step.sampler(), padded(step, SEVERAL)
+    sampler.laser_verifier = sampler.laser_verifier if on_cpu else None
+    output = sampler.forward(pads.metadata(), None, pads.logits, pads.sampling())
+    drafts = sampler.laser_rules.take_step([(row >= 0).sum() for row in output.sampled_token_ids])
+    assert [draft.num_draft_tokens for draft in drafts] == step.num_drafts
+
+
+def test_a_step_with_nothing_but_placeholders_decodes_one_token_each():
+    rules = [AcceptanceRule(2, 0.1)]
+    for repetition in (1.0, 1.3):
+        step = random_step(7, 3, rules, VOCAB, repetition=repetition)
+        bonus = step.metadata().bonus_logits_indices
+        empty = replace(step, logits=step.logits[bonus], num_drafts=[0] * 3, drafts=np.zeros(0, np.int32))
+        pads = padded(empty, [4, 4, 4])
+        for on_cpu in (True, False):
+            tokens, relaxed = verified(pads, on_cpu)
+            assert (tokens, relaxed) == (verified(empty, True)[0], [[]] * 3)
+
+
+def test_the_native_rule_looks_up_no_placeholder():
+    """The last token of the vocabulary, which index -1 would name, is acceptable and was not written."""
+    logits = torch.full((3, VOCAB), -20.0)
+    logits[:, 4], logits[:, -1] = 1.0, 0.9
+    drafts = StepDrafts(
+        tokens=np.full(2, -1, np.int32),
+        num_tokens=[2],
+        context=np.array([[1, 2, 3]], np.int32),
+        context_lengths=np.array([3]),
+        penalties=np.full(1, 3.0, np.float32),
+        rules=[AcceptanceRule(3, 0.1, stop_token_ids=(5,))],
+    )
+    tokens, relaxed = CpuVerifier().verify(logits, drafts)
+    assert tokens.tolist() == [[4, -1, -1]]
+    assert relaxed.tolist() == [False, False]
 
 
 def test_masked_tokens_are_never_taken():

@@ -49,6 +49,13 @@ def test_padding_does_not_penalize_the_first_token(apply_all):
     assert found[:, 0].tolist() == [1.0, 0.5]
 
 
+def test_placeholders_penalize_no_token():
+    columns = [torch.zeros(1), torch.zeros(1), torch.tensor([2.0])]
+    tokens = torch.tensor([[3, -1]]), torch.tensor([[-1, 5]])
+    found = sparse_penalties(lambda *_: None)(torch.ones(1, VOCAB), *tokens, *columns)
+    assert (found != 1.0).nonzero()[:, 1].tolist() == [3, 5]
+
+
 def test_nothing_written_yet(apply_all):
     empty = torch.zeros((2, 0), dtype=torch.int64)
     expected, found = both(apply_all, torch.randn(2, VOCAB), empty, empty, [1.5, 1.5])

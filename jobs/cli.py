@@ -6,8 +6,8 @@
     if __name__ == "__main__":
         sys.exit(main())
 
-Exit codes: 0 done; 2 a wrong configuration, bad data or model (`PipelineError.exit_code`); 1 incomplete
-or unexpected; 130 interrupted; 143 ended by SIGTERM.
+Exit codes: 0 done; 2 a wrong configuration, bad data or model (`PipelineError.exit_code`); 1 incomplete,
+stopped by the machine, the cluster or the disk, or unexpected; 130 interrupted; 143 ended by SIGTERM.
 """
 
 import logging

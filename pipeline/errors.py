@@ -60,7 +60,7 @@ class ReportError(PipelineError):
 
 
 class GenerationError(PipelineError):
-    """Generation ended incomplete; what was finished is kept and a rerun resumes."""
+    """Generation ended incomplete, or a machine or cluster did not let it begin; a rerun resumes."""
 
     exit_code = 1
 

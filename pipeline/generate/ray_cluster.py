@@ -2,45 +2,39 @@
 
 import logging
 import os
-import secrets
+import re
 import socket
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError
+from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayError
 
 from pipeline.environment import (
     BACKEND_VARIABLE,
     engine_environment,
     is_cpu_build,
     num_nvidia_gpus,
-    variables_for_children,
     worker_environment,
 )
 from pipeline.errors import ConfigError, GenerationError
+from pipeline.generate.local_ray import local_ray
 from pipeline.generate.run_log import LOG_FORMAT, ray_output_in
 from pipeline.settings import ClusterSettings, RunSettings
 from pipeline.termination import sigterm_handler_kept
 
 logger = logging.getLogger(__name__)
 
-START_ATTEMPTS = 3  # Ray waits 30 s for itself, which a busy machine of two cores can exceed
 CPUS_FOR_A_WORKER = 8  # a CPU engine gains little from more cores, so a large machine gets more workers
 MAX_CPUS_BESIDE_A_GPU = 4  # tokenizing, drafting and scheduling
 REACH_SEC = 3.0  # a raylet that does not take a connection so long is lost
+PROCESS_DIED = "the worker process died"
+# How Ray tells how full a machine was when it ended a worker.
+MEMORY_USED = re.compile(r"\(IP: (?P<node>[^,)]+)[^)]*\) was (?P<used>[\d.]+)GB used / (?P<limit>[\d.]+)GB")
 OBJECT_STORE_BYTES = 128 * 2**20  # rows go by file, not through Ray; its default takes a third of the memory
-# Read by Ray when it starts.
-RAY_ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_worker_niceness": "0",  # 15 by default: any other process on the machine would starve the engine
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_DISABLE_IMPORT_WARNING": "1",
-}
 
 
 @dataclass(frozen=True)
@@ -201,61 +195,40 @@ def ray_session(cluster: ClusterSettings, run_log: Path) -> Iterator[list[Node]]
 
     A Ray that this process has initialized already is used as it is and left running.
     """
-    with ray_output_in(run_log):
-        started_here = not ray.is_initialized()
-        if started_here:
+    with ray_output_in(run_log), ExitStack() as session:
+        if not ray.is_initialized():
             with sigterm_handler_kept():  # Ray's own would end the process with exit code 15
-                _connect(cluster.address)
-        try:
-            yield nodes()
-        finally:
-            if started_here:
-                ray.shutdown()
+                session.enter_context(_connected(cluster.address, run_log))
+        yield nodes()
 
 
-def _connect(address: str | None) -> None:
+@contextmanager
+def _connected(address: str | None, run_log: Path) -> Iterator[None]:
     quiet: dict[str, Any] = {
         "log_to_driver": False,
         "logging_level": logging.WARNING,
         "logging_format": LOG_FORMAT,
     }
     if address is None:
-        _start_local(quiet)
+        options = {
+            "num_cpus": usable_cpus(),
+            "num_gpus": 0 if is_cpu_build() else None,
+            "include_dashboard": False,
+            "object_store_memory": OBJECT_STORE_BYTES,
+        }
+        with local_ray(options | quiet, quiet, run_log):
+            yield
         return
     try:
         ray.init(address=address, **quiet)
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:
-        raise ConfigError(f"cluster.address={address}: no Ray cluster answers there ({error})") from error
-
-
-def _start_local(quiet: dict[str, Any]) -> None:
-    """Start Ray on this machine; its processes end with this one, even if it is killed."""
-    for name, value in RAY_ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    if "RAY_AUTH_TOKEN_PATH" not in os.environ:  # else Ray writes a token into the home folder
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    options = {
-        "address": "local",
-        "num_cpus": usable_cpus(),
-        "num_gpus": 0 if is_cpu_build() else None,
-        "include_dashboard": False,
-        "object_store_memory": OBJECT_STORE_BYTES,
-        **quiet,
-    }
-    # Workers find the modules that this process finds.
-    with variables_for_children({"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}):
-        for attempt in range(1, START_ATTEMPTS + 1):
-            try:
-                ray.init(**options)
-                return
-            except Exception as error:
-                if "timed out" not in str(error):  # Ray raises no narrower class
-                    raise
-                logger.warning("Ray did not start in time (%d of %d)", attempt, START_ATTEMPTS)
-                ray.shutdown()
-    raise GenerationError(
-        f"Ray did not start on this machine in {START_ATTEMPTS} attempts; is it overloaded?"
-    )
+        reason = f"cluster.address={address}: no Ray cluster answers there ({error})"
+        is_no_address = isinstance(error, ValueError)
+        raise (ConfigError(reason) if is_no_address else GenerationError(reason)) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
 
 
 def is_node_alive(node_id: str) -> bool:
@@ -265,6 +238,19 @@ def is_node_alive(node_id: str) -> bool:
     """
     found = [node for node in ray.nodes() if node["NodeID"] == node_id and node["Alive"]]
     return bool(found) and _is_reachable(found[0]["NodeManagerAddress"], found[0]["NodeManagerPort"])
+
+
+def cause_of_death(error: RayError) -> str:
+    """In a few words why a worker's process is gone."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
+    if isinstance(error, OutOfMemoryError):
+        found = MEMORY_USED.search(lines[0])
+        if found is None:
+            return f"no memory: {lines[0]}"
+        used, limit = float(found["used"]), float(found["limit"])
+        return f"no memory: {used:.1f} of {limit:.1f} GB used on {found['node']}; Ray ended the worker"
+    raised = "creation task" in lines[0]  # an exception, which Ray tells in the last line
+    return f"{PROCESS_DIED} ({lines[-1]})" if raised else PROCESS_DIED
 
 
 def nodes_of_this_machine() -> set[str]:

@@ -8,12 +8,19 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import OutOfMemoryError, RayError
 
-from pipeline.errors import GenerationError, ModelError, PipelineError
+from pipeline.errors import GenerationError, PipelineError
 from pipeline.generate.contract import Worker, WorkerSpec
 from pipeline.generate.progress import OnProgress, ProgressTracker
-from pipeline.generate.ray_cluster import PoolSize, is_node_alive, nodes, nodes_of_this_machine
+from pipeline.generate.ray_cluster import (
+    PROCESS_DIED,
+    PoolSize,
+    cause_of_death,
+    is_node_alive,
+    nodes,
+    nodes_of_this_machine,
+)
 from pipeline.generate.row_by_row import row_under_way
 from pipeline.generate.shard_queue import ShardQueue
 from pipeline.generate.shard_server import ShardReceipt, ShardServer, StartReceipt
@@ -22,6 +29,7 @@ from pipeline.storage.layout import RunLayout
 from pipeline.termination import wait_for_end
 
 logger = logging.getLogger(__name__)
+ray_logger = logging.getLogger("ray")  # during a run its lines go to the run log
 
 # The engine batches continuously: the next shard's rows fill the batch while the last rows of the one
 # before finish.
@@ -36,7 +44,9 @@ MAX_TAUGHT_PARTS = 256  # a new worker's drafter learns from so many finished pa
 MACHINES_SEC = 5.0  # how often a pool that may grow looks for machines that joined or left
 # So many failures without one success between them, for each worker, mean that no shard can succeed.
 MAX_FAILURES_IN_A_ROW = 10
-PROCESS_DIED = "the worker process died"
+# After a start that failed because of its machine (no memory, a process that died), the place waits so long;
+# after the second one twice that, and so on. What fills a machine may be gone by then.
+RESTART_SEC = 20.0
 MACHINE_LOST = "the worker's machine was lost"
 
 
@@ -54,6 +64,7 @@ class _Slot:
     is_asked: bool = False  # a progress() is on its way
     ask_at: float = 0.0  # not before
     num_start_failures: int = 0
+    start_at: float = 0.0  # not before
     is_given_up: bool = False
 
 
@@ -110,9 +121,9 @@ class WorkerPool:
     def run(self, on_progress: OnProgress) -> None:
         """Return when every shard is done or given up (`queue.unfinished`).
 
-        Raises `ModelError`, or the `PipelineError` that the worker's constructor raised, if no worker
-        could be started at all; `StorageError` if the run's own disk is full; `GenerationError` if Ray
-        itself is lost.
+        If no worker could be started at all, raises the `PipelineError` that the worker's constructor raised
+        (`ModelError` for what is none), or `GenerationError` where a machine is the cause; `StorageError` if
+        the run's own disk is full; `GenerationError` if Ray itself is lost.
         """
         try:
             while not self._queue.is_finished:
@@ -145,7 +156,8 @@ class WorkerPool:
     def _may_start(self, slot: _Slot) -> bool:
         num_workers = sum(other.actor is not None for other in self._slots)
         num_useful = min(self._num_wanted, self._queue.num_open)
-        return num_workers < num_useful and not slot.is_given_up and self._queue.has_waiting
+        is_open = not slot.is_given_up and time.monotonic() >= slot.start_at
+        return num_workers < num_useful and is_open and self._queue.has_waiting
 
     def _start(self, slot: _Slot) -> None:
         taught = sorted(itertools.islice(self._finished, MAX_TAUGHT_PARTS))
@@ -195,8 +207,7 @@ class WorkerPool:
             if slot.is_ready:
                 self._take_back(slot, reason)
             else:
-                error = ModelError(f"{self._spec.model_path}: {reason}")
-                self._on_start_failed(slot, error, may_recover=True)
+                self._on_start_failed(slot, GenerationError(f"{self._spec.model_path}: {reason}"))
 
     def _look_for_machines(self, at_once: bool = False) -> None:
         """Want as many workers as the machines hold that are there now."""
@@ -252,7 +263,7 @@ class WorkerPool:
         if call.worker != call.slot.worker or call.slot.actor is None:
             return  # of a process that was replaced
         if isinstance(answer, RayError):
-            logger.debug("worker %d: %s", call.worker, answer)
+            ray_logger.error("worker %d: %s", call.worker, answer)
             self._on_died(call.slot, answer)
         elif call.what == "start":
             self._on_started(call.slot, answer)
@@ -274,19 +285,24 @@ class WorkerPool:
         slot.num_start_failures = 0
         self._tracker.worker_ready(slot.worker)
 
-    def _on_start_failed(self, slot: _Slot, error: PipelineError, may_recover: bool = False) -> None:
+    def _on_start_failed(self, slot: _Slot, error: PipelineError) -> None:
         """Count the failed start; end the run if no worker ever started and another try is in vain.
 
-        An error that a worker tells may be its machine's alone: a full disk, a model that is missing there.
-        It is in vain once every place has met one.
+        After a `GenerationError`, whose cause may pass, each place is tried as often as is allowed, and waits
+        in between. Any other error may be one machine's alone (a full disk, a model that is missing there):
+        the run ends when every place has met one.
         """
+        may_recover = isinstance(error, GenerationError)
         slot.num_start_failures += 1
         slot.is_given_up = slot.num_start_failures >= self._max_start_failures
         self._vacate(slot)
+        wait_sec = RESTART_SEC * slot.num_start_failures if may_recover else 0.0
+        slot.start_at = time.monotonic() + wait_sec
         needed = self._max_start_failures if may_recover else 1
         if not self._any_started and all(other.num_start_failures >= needed for other in self._slots):
             raise error
-        logger.warning("a worker could not start (%d): %s", slot.num_start_failures, error)
+        then = f"; the next try is in {wait_sec:.0f} s" if wait_sec and not slot.is_given_up else ""
+        logger.warning("a worker could not start (%d): %s%s", slot.num_start_failures, error, then)
         if all(other.is_given_up for other in self._slots):
             self._queue.give_up(f"no worker could be started any more: {error}")
 
@@ -312,8 +328,12 @@ class WorkerPool:
 
     def _on_died(self, slot: _Slot, error: RayError) -> None:
         if not slot.is_ready:
-            reason = f"{_death(error)} while it started; see {self._spec.run_log}"
-            self._on_start_failed(slot, ModelError(f"{self._spec.model_path}: {reason}"), may_recover=True)
+            cause = f"{cause_of_death(error)} while it started; see {self._spec.run_log}"
+            self._on_start_failed(slot, GenerationError(f"{self._spec.model_path}: {cause}"))
+            return
+        if isinstance(error, OutOfMemoryError):
+            self._take_back(slot, cause_of_death(error), is_innocent=True)
+            slot.start_at = time.monotonic() + RESTART_SEC
             return
         self._look_for_machines(at_once=True)
         if is_node_alive(slot.node_id):
@@ -364,13 +384,6 @@ class WorkerPool:
             started = time.monotonic()
             ray.wait(closing, num_returns=len(closing), timeout=CLOSE_SEC)
             logger.debug("workers closed in %.1f s", time.monotonic() - started)
-
-
-def _death(error: RayError) -> str:
-    """In a few words why a starting worker is gone; Ray tells an exception in the last line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    raised = bool(lines) and "creation task" in lines[0]
-    return f"{PROCESS_DIED} ({lines[-1]})" if raised else PROCESS_DIED
 
 
 def _answer(ref: Any) -> Any:

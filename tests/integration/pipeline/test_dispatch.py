@@ -181,8 +181,9 @@ def test_a_worker_that_cannot_be_built_ends_the_run_at_once(own_ray, layout):
 def test_a_worker_that_dies_whenever_it_starts_ends_the_run(own_ray, layout):
     plan = write_plan(layout, num_shards=3)
     spec = make_spec(layout, num_workers=1, max_shard_attempts=1)
-    with pytest.raises(ModelError, match=r"died while it started; see .*run\.log"):
+    with pytest.raises(GenerationError, match=r"died while it started; see .*run\.log") as caught:
         generate_shards(plan, spec, layout, DiesAtStartWorker)
+    assert caught.value.exit_code == 1  # a machine may be the cause: no wrong configuration
 
 
 def test_failed_rows_are_recorded_and_a_lost_row_is_noticed(own_ray, layout):

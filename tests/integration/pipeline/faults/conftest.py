@@ -9,7 +9,7 @@ import ray
 from ray.cluster_utils import Cluster
 
 from pipeline.environment import NO_TELEMETRY
-from pipeline.generate.ray_cluster import RAY_ENVIRONMENT
+from pipeline.generate.local_ray import RAY_ENVIRONMENT
 from pipeline.storage.layout import RunLayout
 
 ROOT = Path(__file__).parents[4]

@@ -1,4 +1,6 @@
 import logging
+import re
+from types import SimpleNamespace
 
 import pytest
 
@@ -36,3 +38,34 @@ def test_only_a_full_disk_of_the_run_ends_the_run(server, monkeypatch, error, is
     receipt = server.run_shard("item-00000", {}, False)
     assert str(error) in receipt.error
     assert (receipt.fatal is error, receipt.rows_are_innocent) == (is_fatal, rows_are_innocent)
+
+
+GIB = 2**30
+
+
+@pytest.mark.parametrize(
+    ("available", "total", "code", "message"),
+    [
+        (1, 64, 1, r"^no memory: 67\.\d of 68\.7 GB used on \S+, and 4\.\d GB wanted; /models/toy: "),
+        (20, 64, 2, "^/models/toy: the worker could not start: ValueError: cache"),
+        (
+            1,
+            3,
+            2,
+            "^/models/toy: the worker could not start: ValueError: cache",
+        ),  # never enough: its settings
+    ],
+)
+def test_a_start_without_memory_is_no_wrong_configuration(
+    server, monkeypatch, available, total, code, message
+):
+    status = SimpleNamespace(available=available * GIB, total=total * GIB)
+    monkeypatch.setattr(shard_server.psutil, "virtual_memory", lambda: status)
+    error = server._as_start_error(ValueError("cache"))
+    assert error.exit_code == code and re.search(message, str(error))
+
+
+def test_a_missing_file_is_not_put_down_to_a_full_machine(server, monkeypatch):
+    status = SimpleNamespace(available=GIB, total=64 * GIB)
+    monkeypatch.setattr(shard_server.psutil, "virtual_memory", lambda: status)
+    assert server._as_start_error(OSError("no weights")).exit_code == 2

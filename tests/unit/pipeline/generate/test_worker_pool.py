@@ -4,20 +4,23 @@ tests/integration."""
 from types import SimpleNamespace
 
 import pytest
-from ray.exceptions import ActorDiedError
+from ray.exceptions import ActorDiedError, OutOfMemoryError, RayError
 
-from pipeline.errors import ModelError, StorageError
+from pipeline.errors import GenerationError, ModelError, StorageError
 from pipeline.generate import worker_pool
 from pipeline.generate.progress import NO_PROGRESS, ProgressTracker
 from pipeline.generate.ray_cluster import Node, PoolSize
 from pipeline.generate.shard_queue import ShardQueue
 from pipeline.generate.shard_server import ShardReceipt, StartReceipt
-from pipeline.generate.worker_pool import MACHINES_SEC, POLL_SEC, WorkerPool
+from pipeline.generate.worker_pool import MACHINES_SEC, POLL_SEC, RESTART_SEC, WorkerPool
 from pipeline.storage.layout import RunLayout
 from tests.generation import ToyWorker, make_spec
 
 SHARD_SEC = 20.0
 WORKER = Node(num_cpus=2, num_gpus=0)
+FULL = """1 worker(s) were killed due to the node running low on memory. Memory on the node (IP: 10.0.0.7, \
+ID: 24f8957995683b54) was 23.10GB used / 23.54GB limit (0.981)
+OOM kill reason: Memory usage 24803262528B exceeded threshold of 24012685107B"""
 
 
 class PlayedRay:
@@ -28,7 +31,8 @@ class PlayedRay:
         self.machines = [WORKER]
         self.num_waits = 0
         self.killed = []
-        self.start_errors = []  # of the next starts
+        self.start_errors = []  # of the next starts; a `RayError`: the process is gone
+        self.started_at = []
         self.fails = {}  # shard -> receipt of its next attempt
         self.calls = []  # (shard, bad rows, row by row)
         self._answers = {}  # ref -> (when it is there, value)
@@ -65,7 +69,9 @@ class PlayedRay:
     def _actor(self, *_):
         actor = SimpleNamespace(at=self.now)
         error = self.start_errors.pop(0) if self.start_errors else None
-        actor.started = SimpleNamespace(remote=lambda: self._call(0.1, StartReceipt("node", -1, error)))
+        started = error if isinstance(error, RayError) else StartReceipt("node", -1, error)
+        actor.started = SimpleNamespace(remote=lambda: self._call(0.1, started))
+        self.started_at.append(self.now)
         actor.run_shard = SimpleNamespace(remote=self._run)
         actor.progress = SimpleNamespace(remote=lambda: self._call(0.0, NO_PROGRESS))
         actor.close = SimpleNamespace(remote=lambda: self._call(0.0, None))
@@ -74,6 +80,10 @@ class PlayedRay:
     def _run(self, shard, bad_rows, row_by_row):
         self.calls.append((shard, bad_rows, row_by_row))
         return self._call(SHARD_SEC, self.fails.pop(shard, None) or ShardReceipt(4, 0, NO_PROGRESS))
+
+    def fill_memory(self, shard):
+        """Ray ends the worker of the next attempt at `shard`."""
+        self.fails[shard] = OutOfMemoryError(FULL)
 
     def _call(self, seconds, value):
         there_at = self.now + seconds if self.machines else float("inf")
@@ -211,3 +221,47 @@ def test_an_error_that_no_worker_starts_without_ends_the_run_at_once(played, mak
     with pytest.raises(ModelError, match="/nowhere"):
         pool.run(lambda _: None)
     assert len(played.start_errors) == 98
+
+
+def test_a_full_machine_is_named_and_waited_for_between_the_starts(played, make_pool, caplog):
+    pool, queue = make_pool(2, may_grow=False, max_shard_attempts=3)
+    played.start_errors = [OutOfMemoryError(FULL), OutOfMemoryError(FULL)]
+    pool.run(lambda _: None)
+    assert queue.is_finished and not queue.unfinished
+    first, second, third = played.started_at
+    assert second - first >= RESTART_SEC and third - second >= 2 * RESTART_SEC
+    assert (
+        "no memory: 23.10 of 23.54 GB used on 10.0.0.7; Ray ended the worker while it started" in caplog.text
+    )
+    assert "exceeded threshold of 24012685107B" in caplog.text  # Ray's own words are in the run log
+
+
+def test_a_machine_that_stays_full_ends_the_run_as_no_wrong_configuration_does(played, make_pool):
+    pool, _ = make_pool(2, may_grow=False, max_shard_attempts=3)
+    played.start_errors = [OutOfMemoryError(FULL)] * 3
+    with pytest.raises(
+        GenerationError, match=r"no memory: 23\.10 of 23\.54 GB used on 10\.0\.0\.7"
+    ) as caught:
+        pool.run(lambda _: None)
+    assert caught.value.exit_code == 1
+    assert played.now > 3 * RESTART_SEC
+
+
+@pytest.mark.parametrize("error", [ActorDiedError(), GenerationError("no memory: 9.0 of 9.1 GB used on a")])
+def test_starts_that_failed_because_of_the_machine_are_no_wrong_configuration(played, make_pool, error):
+    pool, _ = make_pool(2, may_grow=False, max_shard_attempts=2)
+    played.start_errors = [error] * 2
+    with pytest.raises(
+        GenerationError, match=r"died while it started; see .*run\.log|no memory: 9"
+    ) as caught:
+        pool.run(lambda _: None)
+    assert caught.value.exit_code == 1 and len(played.started_at) == 2
+
+
+def test_rows_are_not_blamed_for_a_machine_whose_memory_is_full(played, make_pool):
+    pool, queue = make_pool(2, may_grow=False, max_shard_attempts=1)
+    played.fill_memory("item-0")
+    pool.run(lambda _: None)
+    assert queue.is_finished and not queue.unfinished
+    assert [call[1:] for call in played.calls if call[0] == "item-0"] == [({}, False)] * 2
+    assert played.started_at[1] - played.started_at[0] >= RESTART_SEC

@@ -4,13 +4,16 @@ Call `silence_telemetry` before vLLM, Ray or transformers is imported: they read
 """
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
+
+import psutil
 
 Backend = Literal["cpu", "gpu"]
 BACKEND_VARIABLE = "LASER_BACKEND"
@@ -104,3 +107,30 @@ def num_nvidia_gpus() -> int:
     except (OSError, subprocess.TimeoutExpired):
         return 0
     return sum(line.startswith("GPU ") for line in listing.splitlines())
+
+
+def memory_shortage(error: Exception, gpu_fraction: float, cpu_bytes: int) -> str | None:
+    """What others use of the memory that this process failed to get, with `error`; None if it lacks none.
+
+    Measured, not read from the error's message. Who wants more than there is in all (`gpu_fraction` of each
+    GPU, or `cpu_bytes` beside what this process has) is not short of memory: the settings are wrong.
+    """
+    if isinstance(error, OSError):  # a file
+        return None
+    found: list[tuple[float, float, float, str]] = []  # free or this process's own; wanted; in all; where
+    if machine_backend() == "gpu":
+        import torch
+
+        with suppress(RuntimeError):  # no GPU answers: memory is not what is missing
+            for number in range(torch.cuda.device_count()):
+                free, total = torch.cuda.mem_get_info(number)
+                own = torch.cuda.memory_reserved(number)
+                found.append((free + own, gpu_fraction * total, total, f"GPU {number} of "))
+    else:
+        memory, own = psutil.virtual_memory(), psutil.Process().memory_info().rss
+        found.append((memory.available + own, cpu_bytes + own, memory.total, ""))
+    for left, wanted, whole, where in found:
+        if left < wanted <= whole:
+            used = f"{(whole - left) / 1e9:.1f} of {whole / 1e9:.1f} GB used"
+            return f"no memory: {used} on {where}{socket.gethostname()}, and {wanted / 1e9:.1f} GB wanted"
+    return None

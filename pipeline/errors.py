@@ -60,7 +60,13 @@ class ReportError(PipelineError):
 
 
 class GenerationError(PipelineError):
-    """Generation ended incomplete, or a machine or cluster did not let it begin; a rerun resumes."""
+    """Generation ended incomplete; what was finished is kept and a rerun resumes."""
+
+    exit_code = 1
+
+
+class MachineError(PipelineError):
+    """A machine or cluster cannot do it now: no memory, no answer, a process that died. Later it may."""
 
     exit_code = 1
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from jobs.cluster.command import CHECKOUT, ClusterJob, joined
 from pipeline.cluster_settings import RayJobsSettings
 from pipeline.environment import BACKEND_VARIABLE, NO_TELEMETRY
-from pipeline.errors import ConfigError, PipelineError
+from pipeline.errors import ConfigError, MachineError, PipelineError
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -24,7 +24,7 @@ QUIET_SEC = 300.0  # a stream without a word for so long is begun anew
 RECONNECT_SEC = 300.0  # how long the dashboard may be away
 RETRY_SEC = 5.0
 AGENT_SEC = 120.0  # how long a cluster that has just started may be without an agent that takes jobs
-NO_AGENT = "No available agent"
+NO_AGENT = "no available agent"
 Show = Callable[[str], None]
 
 
@@ -37,13 +37,13 @@ class RemoteJobError(PipelineError):
 
 
 def connect(ray_jobs: RayJobsSettings) -> "JobSubmissionClient":
-    """A client of the dashboard; `ConfigError` if nothing answers."""
+    """A client of the dashboard; `MachineError` if nothing answers."""
     from ray.job_submission import JobSubmissionClient
 
     try:
         return JobSubmissionClient(ray_jobs.dashboard)
     except (ConnectionError, RuntimeError, OSError) as error:
-        raise ConfigError(
+        raise MachineError(
             f"cluster.ray_jobs.dashboard={ray_jobs.dashboard}: no Ray dashboard answers ({error})"
         ) from error
 
@@ -97,7 +97,7 @@ def _submitted(client: "JobSubmissionClient", request: dict[str, Any]) -> str:
         try:
             return str(client.submit_job(**request))
         except RuntimeError as error:
-            if NO_AGENT not in str(error) or time.monotonic() > waited_until:
+            if NO_AGENT not in str(error).casefold() or time.monotonic() > waited_until:
                 raise
             logger.info("the cluster takes no jobs yet; asking again")
             time.sleep(RETRY_SEC)
@@ -170,7 +170,7 @@ def _lost() -> tuple[type[Exception], ...]:
 
 
 def _reject_unknown(submission_id: str, error: Exception) -> None:
-    if "does not exist" in str(error):
+    if "does not exist" in str(error).casefold():
         raise ConfigError(f"{submission_id}: the cluster knows no such job") from error
 
 

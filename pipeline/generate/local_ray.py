@@ -21,7 +21,7 @@ from typing import Any
 import ray
 
 from pipeline.environment import variables_for_children
-from pipeline.errors import GenerationError
+from pipeline.errors import MachineError
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ def local_ray(options: dict[str, Any], connection: dict[str, Any], run_log: Path
     """Start Ray with `options` of `ray.init`, connect with those in `connection`, and end it with the block.
 
     Ray's processes end with this one too, even if it is killed. What they say goes to `run_log`. Raises
-    `GenerationError` with the last reason if no attempt succeeds.
+    `MachineError` with the last reason if no attempt succeeds.
     """
     for name, value in RAY_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -69,7 +69,7 @@ def _started(options: dict[str, Any], connection: dict[str, Any], run_log: Path)
         logger.warning("Ray did not start (%d of %d): %s", attempt, START_ATTEMPTS, reason)
         if attempt < START_ATTEMPTS:
             time.sleep(attempt * RETRY_SEC)
-    raise GenerationError(
+    raise MachineError(
         f"Ray did not start on this machine in {START_ATTEMPTS} attempts; is it overloaded or full? "
         f"{reason}; see {run_log}"
     )

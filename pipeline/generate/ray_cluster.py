@@ -20,7 +20,7 @@ from pipeline.environment import (
     num_nvidia_gpus,
     worker_environment,
 )
-from pipeline.errors import ConfigError, GenerationError
+from pipeline.errors import ConfigError, GenerationError, MachineError
 from pipeline.generate.local_ray import local_ray
 from pipeline.generate.run_log import LOG_FORMAT, ray_output_in
 from pipeline.settings import ClusterSettings, RunSettings
@@ -224,7 +224,7 @@ def _connected(address: str | None, run_log: Path) -> Iterator[None]:
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:
         reason = f"cluster.address={address}: no Ray cluster answers there ({error})"
         is_no_address = isinstance(error, ValueError)
-        raise (ConfigError(reason) if is_no_address else GenerationError(reason)) from error
+        raise (ConfigError(reason) if is_no_address else MachineError(reason)) from error
     try:
         yield
     finally:

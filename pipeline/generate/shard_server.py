@@ -8,18 +8,16 @@ work does not grow with the texts.
 import logging
 import os
 import socket
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-import psutil
 import pyarrow as pa
 import ray
 
-from pipeline.environment import machine_backend
+from pipeline.environment import memory_shortage
 from pipeline.errors import (
     CorruptPartError,
-    GenerationError,
+    MachineError,
     ModelError,
     PipelineError,
     StorageError,
@@ -30,7 +28,6 @@ from pipeline.generate.retry import joined, rows_to_keep, rows_to_write
 from pipeline.generate.row_by_row import run_row_by_row, run_without
 from pipeline.generate.run_log import LOG_FORMAT, redirect_output
 from pipeline.plan_file import read_rows
-from pipeline.settings import EngineSettings
 from pipeline.storage.files import write_json
 from pipeline.storage.layout import RunLayout
 from pipeline.storage.parts import check_rows, commit_part
@@ -67,35 +64,6 @@ def one_line(error: BaseException) -> str:
     return line if len(line) <= MAX_REASON_CHARS else line[: MAX_REASON_CHARS - 3] + "..."
 
 
-def memory_shortage(engine: EngineSettings) -> str | None:
-    """What others use of the memory that an engine wants on this machine; None if there is enough for it.
-
-    Measured, not read from an engine's message. An engine that wants more than there is in all is not short
-    of memory: its settings are wrong.
-    """
-    free: list[tuple[float, float, float, str]] = []  # without what this process took; wanted; in all; where
-    if machine_backend() == "gpu":
-        import torch
-
-        with suppress(RuntimeError):  # no GPU answers: memory is not what is missing
-            for number in range(torch.cuda.device_count()):
-                unused, total = torch.cuda.mem_get_info(number)
-                mine = torch.cuda.memory_reserved(number)
-                free.append(
-                    (unused + mine, engine.gpu_memory_utilization * total, total, f"GPU {number} of ")
-                )
-    else:
-        memory, own = psutil.virtual_memory(), psutil.Process().memory_info().rss
-        free.append((memory.available + own, engine.cpu_kv_cache_gib * 2**30 + own, memory.total, ""))
-    for left, wanted, whole, where in free:
-        if left < wanted <= whole:
-            full = (
-                f"{(total - unused) / 1e9:.1f} of {total / 1e9:.1f} GB used on {where}{socket.gethostname()}"
-            )
-            return f"no memory: {full}, and {wanted / 1e9:.1f} GB wanted"
-    return None
-
-
 def read_shard(layout: RunLayout, shard: str) -> pa.Table:
     """The rows of `shard` in plan.parquet, schema PLAN; nothing else of the file is read."""
     return read_rows(layout.plan, shard)
@@ -123,8 +91,9 @@ class ShardServer:
         if isinstance(error, PipelineError):
             return error
         line = f"{self._spec.model_path}: the worker could not start: {one_line(error)}"
-        shortage = None if isinstance(error, OSError) else memory_shortage(self._spec.settings.engine)
-        return ModelError(line) if shortage is None else GenerationError(f"{shortage}; {line}")
+        engine = self._spec.settings.engine
+        shortage = memory_shortage(error, engine.gpu_memory_utilization, engine.cpu_kv_cache_gib * 2**30)
+        return ModelError(line) if shortage is None else MachineError(f"{shortage}; {line}")
 
     def started(self) -> StartReceipt:
         """Answers once the worker is up, or has failed to start."""

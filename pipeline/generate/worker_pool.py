@@ -10,7 +10,7 @@ from typing import Any, Literal
 import ray
 from ray.exceptions import OutOfMemoryError, RayError
 
-from pipeline.errors import GenerationError, PipelineError
+from pipeline.errors import GenerationError, MachineError, PipelineError
 from pipeline.generate.contract import Worker, WorkerSpec
 from pipeline.generate.progress import OnProgress, ProgressTracker
 from pipeline.generate.ray_cluster import (
@@ -122,7 +122,7 @@ class WorkerPool:
         """Return when every shard is done or given up (`queue.unfinished`).
 
         If no worker could be started at all, raises the `PipelineError` that the worker's constructor raised
-        (`ModelError` for what is none), or `GenerationError` where a machine is the cause; `StorageError` if
+        (`ModelError` for what is none), or `MachineError` where a machine is the cause; `StorageError` if
         the run's own disk is full; `GenerationError` if Ray itself is lost.
         """
         try:
@@ -207,7 +207,7 @@ class WorkerPool:
             if slot.is_ready:
                 self._take_back(slot, reason)
             else:
-                self._on_start_failed(slot, GenerationError(f"{self._spec.model_path}: {reason}"))
+                self._on_start_failed(slot, MachineError(f"{self._spec.model_path}: {reason}"))
 
     def _look_for_machines(self, at_once: bool = False) -> None:
         """Want as many workers as the machines hold that are there now."""
@@ -288,11 +288,11 @@ class WorkerPool:
     def _on_start_failed(self, slot: _Slot, error: PipelineError) -> None:
         """Count the failed start; end the run if no worker ever started and another try is in vain.
 
-        After a `GenerationError`, whose cause may pass, each place is tried as often as is allowed, and waits
+        After a `MachineError`, whose cause may pass, each place is tried as often as is allowed, and waits
         in between. Any other error may be one machine's alone (a full disk, a model that is missing there):
         the run ends when every place has met one.
         """
-        may_recover = isinstance(error, GenerationError)
+        may_recover = isinstance(error, MachineError)
         slot.num_start_failures += 1
         slot.is_given_up = slot.num_start_failures >= self._max_start_failures
         self._vacate(slot)
@@ -329,7 +329,7 @@ class WorkerPool:
     def _on_died(self, slot: _Slot, error: RayError) -> None:
         if not slot.is_ready:
             cause = f"{cause_of_death(error)} while it started; see {self._spec.run_log}"
-            self._on_start_failed(slot, GenerationError(f"{self._spec.model_path}: {cause}"))
+            self._on_start_failed(slot, MachineError(f"{self._spec.model_path}: {cause}"))
             return
         if isinstance(error, OutOfMemoryError):
             self._take_back(slot, cause_of_death(error), is_innocent=True)

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import ray
 
-from pipeline.errors import BusyError, DataError, GenerationError, ModelError
+from pipeline.errors import BusyError, DataError, GenerationError, MachineError, ModelError
 from pipeline.generate.dispatch import generate_shards, run_shards
 from pipeline.generate.ray_cluster import ray_session
 from pipeline.generate.shard_queue import MAX_BAD_ROWS
@@ -181,7 +181,7 @@ def test_a_worker_that_cannot_be_built_ends_the_run_at_once(own_ray, layout):
 def test_a_worker_that_dies_whenever_it_starts_ends_the_run(own_ray, layout):
     plan = write_plan(layout, num_shards=3)
     spec = make_spec(layout, num_workers=1, max_shard_attempts=1)
-    with pytest.raises(GenerationError, match=r"died while it started; see .*run\.log") as caught:
+    with pytest.raises(MachineError, match=r"died while it started; see .*run\.log") as caught:
         generate_shards(plan, spec, layout, DiesAtStartWorker)
     assert caught.value.exit_code == 1  # a machine may be the cause: no wrong configuration
 

@@ -11,7 +11,7 @@ import psutil
 import pytest
 import ray
 
-from pipeline.errors import GenerationError
+from pipeline.errors import MachineError
 from pipeline.generate import local_ray, worker_pool
 from pipeline.generate.dispatch import generate_shards
 from pipeline.generate.ray_cluster import ray_session
@@ -75,7 +75,7 @@ def test_a_ray_that_never_starts_ends_the_run_with_the_cause(plant, tmp_path):
     )
     with (
         pytest.raises(
-            GenerationError, match=r"3 attempts; .* No space left on device; see .*run\.log"
+            MachineError, match=r"3 attempts; .* No space left on device; see .*run\.log"
         ) as caught,
         ray_session(run_settings().cluster, tmp_path / "run.log"),
     ):
@@ -131,7 +131,7 @@ def test_a_machine_that_others_have_filled_is_named_waited_for_and_no_wrong_conf
     write_parquet(plan, layout.plan)
     spec = make_spec(layout, num_workers=1, max_shard_attempts=2)
     started = time.monotonic()
-    with pytest.raises(GenerationError, match=r"no memory: [\d.]+ of [\d.]+ GB used on \d+\.\S+;") as caught:
+    with pytest.raises(MachineError, match=r"no memory: [\d.]+ of [\d.]+ GB used on \d+\.\S+;") as caught:
         generate_shards(plan, spec, layout, NeverReadyWorker)
     assert caught.value.exit_code == 1
     assert time.monotonic() - started > 3.0

@@ -61,12 +61,12 @@ def test_the_rendered_command_has_the_folder_of_configurations_and_only_override
         (["render"], 2, "choose cluster=kuberay|slurm|crontab|airflow"),
         (["schedule", "cluster=slurm"], 2, "let cron call sbatch"),
         (["submit"], 2, "choose cluster=ray"),
-        (["status", *NOBODY], 2, "no Ray dashboard answers"),
+        (["status", *NOBODY], 1, "no Ray dashboard answers"),
         (["render", "cluster=crontab", "--config-dir"], 2, "--config-dir: needs a folder"),
         (["render", "cluster=kuberay", "--job=generate"], 2, "cluster.kuberay.image: missing"),
     ],
 )  # fmt: skip
-def test_mistakes_are_one_line_and_exit_code_2(words, code, message, capsys):
+def test_mistakes_are_one_line_and_exit_code_2_and_a_cluster_that_is_away_1(words, code, message, capsys):
     assert main(words) == code
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err.startswith("error: ") and message in captured.err

@@ -6,9 +6,7 @@ Nothing is generated and nothing below `paths.data` is written.
 import json
 import logging
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,16 +23,13 @@ from pipeline.errors import DataError
 from pipeline.generate.optional_packages import require_drafter_package
 from pipeline.generate.progress import duration
 from pipeline.generate.ray_cluster import reject_what_does_not_fit
-from pipeline.models import ModelSource
-from pipeline.models.embedded import prepare_embedded_model
-from pipeline.models.folder import check_context, folder_revision, tokenizer_hash
-from pipeline.models.hub import Snapshot, download_snapshot
-from pipeline.models.resolve import HUB_ID, PACKAGE_PREFIX
+from pipeline.models import ModelSource, resolve_model
+from pipeline.models.resolve import PACKAGE_PREFIX
 from pipeline.printable import printable
 from pipeline.prompts import RenderedPrompts
 from pipeline.prompts.histories import MAX_ATTRIBUTES
 from pipeline.road import choose_entities, group_tables, read_tables, render_chosen
-from pipeline.settings import KINDS, Kind, ModelSettings, PathsSettings, RunSettings
+from pipeline.settings import KINDS, Kind, PathsSettings, RunSettings
 from pipeline.storage.layout import DatasetLayout, models_folder
 
 logger = logging.getLogger(__name__)
@@ -139,34 +134,13 @@ def render_apart(
 
     The model has the identity that a run would find, but perhaps no weights, and its folder may be gone.
     """
-    models = models_folder(settings.paths.data)
-    with _tokenizer_folder(settings.model, models) as found, tempfile.TemporaryDirectory() as scratch:
-        folder = found.folder
-        source = ModelSource(str(folder), found.commit, is_local=not found.commit, tokenizer_hash="")
+    model, models = settings.model, models_folder(settings.paths.data)
+    with tempfile.TemporaryDirectory() as scratch:
+        is_prepared = (models / model.path.removeprefix(PACKAGE_PREFIX)).is_dir()
+        place = models if is_prepared else Path(scratch) / "models"
+        source = resolve_model(model, place, with_weights=False)
         elsewhere = settings.model_copy(update={"paths": PathsSettings(data=scratch)})
-        rendered = render_chosen(elsewhere, tables, chosen, source)
-        check_context(folder, settings.model.max_model_len)
-        revision = found.commit or folder_revision(folder)
-        return rendered, replace(source, revision=revision, tokenizer_hash=tokenizer_hash(folder))
-
-
-@contextmanager
-def _tokenizer_folder(model: ModelSettings, models: Path) -> Iterator[Snapshot]:
-    """A folder with the tokenizer: weights are not fetched, and an embedded model is not kept.
-
-    The commit is empty for what is no hub model.
-    """
-    if model.path.startswith(PACKAGE_PREFIX):
-        name = model.path.removeprefix(PACKAGE_PREFIX)
-        with tempfile.TemporaryDirectory() as scratch:
-            place = models if (models / name).is_dir() else Path(scratch)
-            yield Snapshot(prepare_embedded_model(name, place), "")
-        return
-    folder = Path(model.path).expanduser()
-    if folder.is_dir() or not HUB_ID.fullmatch(model.path):
-        yield Snapshot(folder, "")
-        return
-    yield download_snapshot(model.path, model.revision, model.trust_remote_code, with_weights=False)
+        return render_chosen(elsewhere, tables, chosen, source), source
 
 
 def _first_prompts(prompts: pa.Table, kind: Kind) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from pipeline.encoder_settings import EncoderSettings
 from pipeline.environment import forbid_hub_access
 from pipeline.errors import ModelError
-from pipeline.models.folder import check_model_folder, folder_revision
+from pipeline.models.folder import check_model_folder, folder_revision, refuse_file
 from pipeline.models.hub import download_snapshot
 
 PACKAGE_PREFIX = "package:"
@@ -39,6 +39,7 @@ def locate_encoder(settings: EncoderSettings) -> EncoderFolder:
         name = path.removeprefix(PACKAGE_PREFIX)
         return _local(_package_folder(name), name)
     folder = Path(path).expanduser()
+    refuse_file(folder, f"encoder.path={path}")
     if path and folder.is_dir():
         return _local(folder.resolve(), folder.resolve().name)
     if folder.is_absolute() or path.startswith((".", "~")) or not HUB_ID.fullmatch(path):

@@ -9,6 +9,7 @@ from typing import Any
 from pipeline.environment import is_cpu_build, silence_telemetry
 from pipeline.errors import ModelError
 from pipeline.generate.contract import SourceCounts, WorkerSpec
+from pipeline.models.tokenizer import load_tokenizer, turn_end
 from pipeline.prompts.outputs import json_schema
 from pipeline.settings import EngineSettings, Kind, SamplingSettings
 from pipeline.storage.location import data_path
@@ -98,6 +99,10 @@ class TextEngine:
         self._drafts_with_laser = spec.settings.drafter.name == "laser"
         self._requests: dict[str, TextRequest] = {}
         self._llm = LLM(**_engine_arguments(spec) | engine_arguments)
+        model = spec.settings.model
+        self.tokenizer = load_tokenizer(spec.model_path, model.trust_remote_code)
+        closing = turn_end(self.tokenizer, model)
+        self._stop_token_ids = [] if closing is None else [closing[1]]
         from drafters import vllm_adapter
         from drafters.vllm_sampling import install_cpu_sampling
 
@@ -206,6 +211,7 @@ class TextEngine:
             seed=_seed(sampling),
             max_tokens=request.max_tokens,
             repetition_detection=_repetition_detection(sampling),
+            stop_token_ids=self._stop_token_ids,  # beside those that the model's files name
             skip_special_tokens=False,  # what is not text must be seen, and counted
             structured_outputs=self._structured_outputs(request),
             extra_args=self._extra_args(request),

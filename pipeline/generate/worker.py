@@ -10,8 +10,8 @@ import pyarrow as pa
 
 from pipeline.generate.contract import ShardResult, WorkerProgress, WorkerSpec
 from pipeline.generate.engine import EarlierText, TextEngine, TextRequest, WrittenText
-from pipeline.generate.engine_thread import EngineThread, Outcome
-from pipeline.prompts.outputs import parse_output
+from pipeline.generate.engine_thread import EngineThread
+from pipeline.prompts.outputs import Answer, AnswerReader, parse_output
 from pipeline.schemas import FAILED, KNOWLEDGE
 from pipeline.storage.location import data_path, read_table
 
@@ -27,6 +27,7 @@ class KnowledgeWorker:
 
     def _build(self, finished_parts: list[str]) -> TextEngine:
         self._text_engine = TextEngine(self._spec)
+        self._answers = AnswerReader(self._text_engine.tokenizer)
         self._text_engine.teach(_earlier_texts(finished_parts))
         return self._text_engine
 
@@ -39,10 +40,12 @@ class KnowledgeWorker:
         knowledge, failed = [], []
         for row, request in zip(planned, requests, strict=True):
             outcome = outcomes[request.key]
-            if isinstance(outcome, WrittenText):
-                knowledge.append(self._knowledge_row(row, outcome))
+            if not isinstance(outcome, WrittenText):
+                failed.append(_failed_row(row, f"{type(outcome).__name__}: {outcome}"))
+            elif (answer := self._answer(row, outcome)) is None:
+                failed.append(_failed_row(row, _still_reasoning(row, outcome)))
             else:
-                failed.append(_failed_row(row, outcome))
+                knowledge.append(self._knowledge_row(row, outcome, answer))
         return ShardResult(
             shard,
             pa.Table.from_pylist(knowledge, schema=KNOWLEDGE),
@@ -93,14 +96,19 @@ class KnowledgeWorker:
                 relaxed=text.num_relaxed_tokens,
             )
 
-    def _knowledge_row(self, row: dict[str, Any], text: WrittenText) -> dict[str, Any]:
+    def _answer(self, row: dict[str, Any], text: WrittenText) -> Answer | None:
+        json_output = self._spec.settings.knowledge.prompt(row["kind"]).json_output
+        may_reason = json_output is None or not json_output.constrained
+        return self._answers.read(row["prompt"], text.text, may_reason)
+
+    def _knowledge_row(self, row: dict[str, Any], text: WrittenText, answer: Answer) -> dict[str, Any]:
         spec, settings = self._spec, self._spec.settings
         return {
             "entity_id": row["entity_id"],
             "kind": row["kind"],
             "group": row["group"],
-            "text": text.text,
-            "parsed": parse_output(settings.knowledge, row["kind"], text.text),
+            "text": answer.text,
+            "parsed": parse_output(settings.knowledge, row["kind"], answer.text),
             "token_ids": text.token_ids,
             "prompt_hash": row["prompt_hash"],
             "num_prompt_tokens": len(row["prompt_token_ids"]),
@@ -109,6 +117,8 @@ class KnowledgeWorker:
             "num_accepted_tokens": text.num_accepted_tokens,
             "num_relaxed_tokens": text.num_relaxed_tokens,
             "num_decode_steps": text.num_decode_steps,
+            "num_reasoning_tokens": answer.num_reasoning_tokens,
+            "num_control_tokens": answer.num_control_tokens,
             "finish_reason": text.finish_reason,
             "model": settings.model.name,
             "model_revision": spec.model_revision,
@@ -122,12 +132,21 @@ class KnowledgeWorker:
         }
 
 
-def _failed_row(row: dict[str, Any], outcome: Outcome) -> dict[str, Any]:
+def _still_reasoning(row: dict[str, Any], text: WrittenText) -> str:
+    kind = row["kind"]
+    return (
+        f"the model was still reasoning when its text of {len(text.token_ids)} tokens ended "
+        f"({text.finish_reason}); give it a larger knowledge.{kind}.max_tokens, or switch its reasoning off "
+        "in model.chat_template_args"
+    )
+
+
+def _failed_row(row: dict[str, Any], reason: str) -> dict[str, Any]:
     return {
         "stage": "generate",
         "entity_id": row["entity_id"],
         "kind": row["kind"],
-        "reason": " ".join(f"{type(outcome).__name__}: {outcome}".split()),
+        "reason": " ".join(reason.split()),
     }
 
 

@@ -4,8 +4,7 @@ import sys
 from pathlib import Path
 
 from pipeline.environment import forbid_hub_access
-
-GGUF_MAGIC = b"GGUF"
+from pipeline.models.folder import GGUF_MAGIC
 
 
 def convert(source: Path, target: Path) -> None:

@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
 from pipeline.errors import ModelError
@@ -51,6 +52,17 @@ def download_snapshot(
     except (OSError, HFValidationError) as error:  # HfHubHTTPError is an OSError
         raise ModelError(f"{section}.path={hub_id}: {_reason(error, section, revision)}") from error
     return Snapshot(folder=folder, commit=folder.name)
+
+
+def listed_files(snapshot: Snapshot, hub_id: str) -> list[str] | None:
+    """Names of the files that the hub has beside those that were fetched; None if the hub cannot be asked."""
+    from huggingface_hub import HfApi
+
+    try:
+        files = HfApi().list_repo_files(hub_id, revision=snapshot.commit)
+    except OSError:  # offline too
+        return None
+    return [name for name in files if not any(fnmatch(name, pattern) for pattern in LEFT_OUT)]
 
 
 def _reason(error: Exception, section: str, revision: str | None) -> str:

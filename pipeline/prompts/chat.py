@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.errors import ConfigError, ModelError
+from pipeline.models.tokenizer import PLACE, TEMPLATE_ARGUMENTS, control_tokens
 from pipeline.settings import ModelSettings
 
 if TYPE_CHECKING:
@@ -20,9 +21,6 @@ _RESERVED_ARGUMENTS = frozenset({
     "tokenize", "tokenizer_kwargs", "truncation",
 })  # fmt: skip
 
-# Knowledge, not deliberation: models that can think do so unless told. Other templates do not look at it.
-_ARGUMENTS: dict[str, bool | str | int] = {"enable_thinking": False}
-_PLACE = "PLACE\u2603OF\u2603THE\u2603MESSAGE"
 # What chat templates are known to look for in a message: switches (`/no_think`), tool calls, white space
 # at its ends (messages have none).
 _READ_BY_TEMPLATES = ("/think", "/no_think", "<", "[")
@@ -48,7 +46,7 @@ class PromptEncoder:
             raise ConfigError(f"model.chat_template_args.{reserved[0]} cannot be set: the pipeline sets it")
         self._tokenizer = tokenizer
         self._model = model
-        self._has_chat_template = bool(getattr(tokenizer, "chat_template", None))
+        self.has_chat_template = bool(getattr(tokenizer, "chat_template", None))
         self._is_control = _control_token_mask(tokenizer)
 
     def encode(self, messages: Sequence[str], system: str | None) -> list[EncodedPrompt]:
@@ -65,11 +63,11 @@ class PromptEncoder:
         ):  # as below, without offsets and masks
             backend.no_truncation()
             backend.no_padding()
-            encoded = backend.encode_batch_fast(texts, add_special_tokens=not self._has_chat_template)
+            encoded = backend.encode_batch_fast(texts, add_special_tokens=not self.has_chat_template)
             return [encoding.ids for encoding in encoded]
         ids: list[list[int]] = self._tokenizer(
             texts,
-            add_special_tokens=not self._has_chat_template,
+            add_special_tokens=not self.has_chat_template,
             return_attention_mask=False,
             return_token_type_ids=False,
             verbose=False,
@@ -77,10 +75,10 @@ class PromptEncoder:
         return ids
 
     def _texts(self, messages: Sequence[str], system: str | None) -> list[str]:
-        if not self._has_chat_template:
+        if not self.has_chat_template:
             return [f"{system}\n\n{message}" if system else message for message in messages]
         first = self._rendered([messages[0]], system)
-        frame = self._rendered([_PLACE], system)[0].split(_PLACE)
+        frame = self._rendered([PLACE], system)[0].split(PLACE)
         if len(frame) == 2 and first[0] == messages[0].join(frame):
             # A chat template may treat a message by what it says; this one is seen not to touch it.
             is_plain = [not any(mark in message for mark in _READ_BY_TEMPLATES) for message in messages]
@@ -98,7 +96,7 @@ class PromptEncoder:
                 chats,
                 tokenize=False,
                 add_generation_prompt=True,
-                **_ARGUMENTS | self._model.chat_template_args,
+                **TEMPLATE_ARGUMENTS | self._model.chat_template_args,
             )
             return texts
         except (jinja2.TemplateError, TypeError, ValueError, LookupError) as error:
@@ -117,24 +115,6 @@ class PromptEncoder:
         """How many control tokens the chat format itself writes around a message without any."""
         ids = self.encode(["x"], system)[0].token_ids
         return int(self._is_control[ids].sum())
-
-
-def control_tokens(tokenizer: "PreTrainedTokenizerBase") -> dict[str, int]:
-    """The strings that the tokenizer parses as control tokens, and their ids.
-
-    Special tokens, and added ones that look like markup (`<think>`); added plain words and runs of
-    white space are ordinary text. The unknown token counts only by its string.
-    """
-    special = {str(token) for token in tokenizer.all_special_tokens}
-    return {
-        token.content: token_id
-        for token_id, token in tokenizer.added_tokens_decoder.items()
-        if token.special or token.content in special or _looks_like_markup(token.content)
-    }
-
-
-def _looks_like_markup(token: str) -> bool:
-    return len(token) > 1 and not token.isspace() and token[0] in "<[|"
 
 
 def _control_token_mask(tokenizer: "PreTrainedTokenizerBase") -> np.ndarray:

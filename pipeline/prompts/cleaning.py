@@ -51,6 +51,10 @@ class DataCleaner:
         found = self._pattern.search(text)
         return found[0] if found else None
 
+    def count_control_tokens(self, text: str) -> int:
+        """How many control tokens and chat markers stand in `text`."""
+        return 0 if self._starts.isdisjoint(text) else sum(1 for _ in self._pattern.finditer(text))
+
     def _without_control_tokens(self, text: str) -> str:
         if not text.isascii():
             # A tokenizer that normalizes its input would see the control token in the folded form.

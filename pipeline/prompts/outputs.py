@@ -1,13 +1,76 @@
-"""Answers that should be JSON: parsed, and told from those that are not."""
+"""What a model wrote: the answer is told from the reasoning before it, and JSON from what is none."""
 
 import json
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
+from pipeline.models.tokenizer import control_tokens
+from pipeline.prompts.cleaning import DataCleaner
 from pipeline.settings import KINDS, JsonOutputSettings, Kind, KnowledgeSettings
 
 MAX_STARTS = 8  # opening braces that are tried; a text of braces only must not take quadratic time
 
+# How models open and close what they reason before the answer. The names of tokens, not of a switch: whatever
+# turns reasoning on or off in a chat template, it is seen in the prompt or in the text.
+REASONING = (
+    ("<think>", "</think>"),
+    ("[THINK]", "[/THINK]"),
+    ("<thinking>", "</thinking>"),
+    ("<reasoning>", "</reasoning>"),
+    ("<seed:think>", "</seed:think>"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
+    ("<|channel|>analysis", "<|channel|>final<|message|>"),
+)
+
 _decoder = json.JSONDecoder()
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The text that a model wrote, without its reasoning. Control tokens in it are visible, and counted."""
+
+    text: str
+    num_reasoning_tokens: int
+    num_control_tokens: int
+
+
+class AnswerReader:
+    """Finds the answers in what one model writes."""
+
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase") -> None:
+        self._tokenizer = tokenizer
+        self._cleaner = DataCleaner(control_tokens(tokenizer))
+
+    def read(self, prompt: str, text: str, may_reason: bool = True) -> Answer | None:
+        """The answer in `text`, which follows `prompt`; None if the text ends within the reasoning.
+
+        `text` must show special tokens. What stands before the last closing marker is reasoning, whether or
+        not an opening one was seen. `may_reason` is false where a grammar allows nothing but the answer.
+        """
+        reasoning, answer = "", text
+        for opening, closing in REASONING if may_reason else ():
+            before, found, after = answer.rpartition(closing)
+            is_open = opened_reasoning(prompt) == opening and not found
+            if is_open or after.lstrip().startswith(opening):
+                return None
+            if found:
+                reasoning, answer = f"{reasoning}{before}{closing}", after.lstrip()
+        num_reasoning = 0
+        if reasoning:
+            num_reasoning = len(self._tokenizer(reasoning, add_special_tokens=False)["input_ids"])
+        return Answer(answer, num_reasoning, self._cleaner.count_control_tokens(answer))
+
+
+def opened_reasoning(prompt: str) -> str | None:
+    """The marker with which the generation prompt at the end of `prompt` opens reasoning; None: it does not.
+
+    A template whose reasoning is switched off opens none, or writes an empty one and closes it.
+    """
+    end = prompt.rstrip()
+    return next((opening for opening, _ in REASONING if end.endswith(opening)), None)
 
 
 def parse_output(knowledge: KnowledgeSettings, kind: Kind, text: str) -> str | None:

@@ -13,10 +13,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import ConfigError, DataError
-from pipeline.prompts.chat import EncodedPrompt, PromptEncoder, control_tokens
+from pipeline.models.tokenizer import control_tokens
+from pipeline.prompts.chat import EncodedPrompt, PromptEncoder
 from pipeline.prompts.cleaning import DataCleaner
 from pipeline.prompts.fitting import Fitted, longest_fitting
 from pipeline.prompts.histories import Histories, effective_cutoff
+from pipeline.prompts.outputs import opened_reasoning
 from pipeline.prompts.subjects import ItemSubjects, Subjects, UserSubjects
 from pipeline.prompts.template import PromptTemplate
 from pipeline.prompts.words import plural
@@ -70,6 +72,8 @@ def render_prompts(
     cutoff = effective_cutoff(tables.interactions, history_cutoff)
     cleaner = DataCleaner(control_tokens(tokenizer))
     encoder = PromptEncoder(tokenizer, model)
+    for remark in _remarks(encoder, knowledge, model):
+        logger.warning("model.path=%s: %s", model.path, remark)
     failed = [FAILED.empty_table()]
 
     def written() -> Iterator[pa.Table]:
@@ -91,6 +95,24 @@ def render_prompts(
     if prompts.num_rows + refused.num_rows != groups.num_rows:
         raise DataError(f"groups: column kind holds values other than {', '.join(KINDS)}")
     return RenderedPrompts(prompts, refused)
+
+
+def _remarks(encoder: PromptEncoder, knowledge: KnowledgeSettings, model: ModelSettings) -> Iterator[str]:
+    """What is to be expected of this model's texts, said before any is generated."""
+    if not encoder.has_chat_template:
+        yield (
+            "it has no chat template, so prompts are plain text: a model that was trained on conversations "
+            "needs its own template, and a base model may write nothing or run on without an end"
+        )
+    for kind in KINDS:
+        prompt = knowledge.prompt(kind)
+        opening = opened_reasoning(encoder.encode(["x"], prompt.system)[0].text)
+        if opening is not None:
+            yield (
+                f"its chat template opens {opening}: answers on {kind}s begin with reasoning, which is cut "
+                f"off and must end within knowledge.{kind}.max_tokens={prompt.max_tokens}; if the template has a "
+                "switch for it, set that in model.chat_template_args"
+            )
 
 
 def _subjects(

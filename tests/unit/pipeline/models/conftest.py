@@ -3,7 +3,9 @@ import os
 from pathlib import Path
 from unittest.mock import patch
 
+import numpy as np
 import pytest
+from safetensors.numpy import save
 
 
 @pytest.fixture(autouse=True)
@@ -30,5 +32,10 @@ def write_model(folder: Path) -> None:
     }
     (folder / "config.json").write_text(json.dumps({"model_type": "llama"}))
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
-    (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": "x"}))
-    (folder / "model.safetensors").write_bytes(bytes(range(256)) * 2048)
+    (folder / "tokenizer_config.json").write_text(json.dumps({"model_max_length": 64}))
+    (folder / "model.safetensors").write_bytes(safetensors(bytes(range(256)) * 2048))
+
+
+def safetensors(content: bytes) -> bytes:
+    """A file with one tensor of bytes."""
+    return save({"t": np.frombuffer(content, np.uint8)})

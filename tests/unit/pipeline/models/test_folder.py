@@ -4,6 +4,7 @@ import pytest
 
 from pipeline.errors import ConfigError, ModelError
 from pipeline.models.folder import check_context, check_model_folder, folder_revision, tokenizer_hash
+from tests.unit.pipeline.models.conftest import safetensors
 
 
 def test_a_complete_folder_passes(model_folder):
@@ -55,6 +56,61 @@ def test_a_missing_shard_is_named(model_folder):
     (model_folder / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(ModelError, match=r"model-2.safetensors is missing \(1 of 2 weight files\)"):
         check_model_folder(model_folder, "m")
+
+
+def test_shards_are_missed_by_the_names_of_the_others_too(model_folder):
+    (model_folder / "model.safetensors").rename(model_folder / "model-00002-of-00003.safetensors")
+    with pytest.raises(ModelError, match=r"model-00001-of-00003.safetensors is missing \(2 of 3 weight"):
+        check_model_folder(model_folder, "m")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "is a pointer of Git LFS; `git lfs"),
+        (safetensors(bytes(900))[:-1], "is torn, or no safetensors file"),
+        (b"", "is torn, or no safetensors file"),
+    ],
+)
+def test_weights_that_are_not_there_in_full_are_named(model_folder, content, reason):
+    (model_folder / "model.safetensors").write_bytes(content)
+    with pytest.raises(ModelError, match=f"^m: model.safetensors {reason}") as caught:
+        check_model_folder(model_folder, "m")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("has_config", [False, True])
+def test_a_lora_adapter_is_named_with_its_base(model_folder, has_config):
+    (model_folder / "model.safetensors").rename(model_folder / "adapter_model.safetensors")
+    (model_folder / "adapter_config.json").write_text('{"base_model_name_or_path": "acme/base"}')
+    if not has_config:
+        (model_folder / "config.json").unlink()
+    with pytest.raises(
+        ModelError, match=r"^m: is a LoRA adapter of acme/base, not a model; merge it into that"
+    ):
+        check_model_folder(model_folder, "m")
+
+
+def test_a_merged_model_may_keep_the_adapter_beside_it(model_folder):
+    (model_folder / "adapter_config.json").write_text("{}")
+    (model_folder / "adapter_model.safetensors").write_bytes(b"not read")
+    check_model_folder(model_folder, "m")
+
+
+@pytest.mark.parametrize("has_config", [False, True])
+def test_a_folder_of_gguf_is_named_with_the_command_that_converts_it(model_folder, has_config):
+    file = model_folder / "model-q4.gguf"
+    (model_folder / "model.safetensors").rename(file)
+    if not has_config:
+        (model_folder / "config.json").unlink()
+    command = f"python -m pipeline.models.convert_gguf {file} FOLDER"
+    with pytest.raises(ModelError, match=f"^m: model-q4.gguf is a GGUF file, .*{command}"):
+        check_model_folder(model_folder, "m")
+
+
+def test_the_folder_above_a_model_says_where_the_model_is(model_folder):
+    with pytest.raises(ModelError, match=rf"^m: has no config.json; {model_folder} has one$"):
+        check_model_folder(model_folder.parent, "m")
 
 
 def test_broken_json_is_one_line(model_folder):

@@ -13,16 +13,23 @@ from urllib.parse import unquote, urlparse
 
 import pytest
 
+from tests.unit.pipeline.models.conftest import safetensors
+
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 TOKENIZER = json.dumps({"model": {"vocab": {"a": 0}}, "added_tokens": []})
 REPOSITORIES: dict[str, dict[str, bytes]] = {
     "acme/tiny": {
         "config.json": b"{}",
         "tokenizer.json": TOKENIZER.encode(),
-        "model.safetensors": b"weights" * 100,
+        "model.safetensors": safetensors(b"weights" * 100),
         "pytorch_model.bin": b"pickle",
         "onnx/config.json": b"{}",
         "modeling.py": b"raise SystemExit",
+    },
+    "acme/lora": {
+        "adapter_config.json": b'{"base_model_name_or_path": "acme/tiny"}',
+        "adapter_model.safetensors": safetensors(b"x"),
+        "tokenizer.json": TOKENIZER.encode(),
     },
     "acme/pickled": {"config.json": b"{}", "tokenizer.json": TOKENIZER.encode(), "pytorch_model.bin": b"x"},
 }
@@ -32,9 +39,11 @@ from pathlib import Path
 from pipeline.errors import ModelError
 from pipeline.models import resolve_model
 from pipeline.settings import ModelSettings
-settings = ModelSettings(name="x", max_model_len=64, **json.loads(sys.argv[1]))
+given = json.loads(sys.argv[1])
+with_weights = given.pop("with_weights", True)
+settings = ModelSettings(name="x", max_model_len=64, **given)
 try:
-    source = resolve_model(settings, Path("unused"))
+    source = resolve_model(settings, Path("unused"), with_weights)
 except ModelError as error:
     print(json.dumps({"error": str(error)}))
 else:
@@ -133,6 +142,17 @@ def test_fetches_safetensors_and_tokenizer_only_then_works_offline(endpoint, cac
     assert resolve("http://127.0.0.1:9", cache, offline=True, path="acme/tiny") == fetched
 
 
+def test_without_weights_it_is_checked_that_the_hub_has_them(endpoint, tmp_path):
+    found = resolve(endpoint, tmp_path, path="acme/tiny", with_weights=False)
+    assert found["files"] == ["config.json", "tokenizer.json"]
+    error = resolve("http://127.0.0.1:9", tmp_path, offline=True, path="acme/tiny", with_weights=False)[
+        "error"
+    ]
+    assert "has no *.safetensors weights" in str(error), (
+        "as the run would say, which cannot fetch them either"
+    )
+
+
 def test_code_is_fetched_only_when_trusted(endpoint, tmp_path):
     fetched = resolve(endpoint, tmp_path, path="acme/tiny", trust_remote_code=True)
     assert "modeling.py" in fetched["files"]
@@ -144,6 +164,14 @@ def test_code_is_fetched_only_when_trusted(endpoint, tmp_path):
         ({"path": "acme/absent"}, "model.path=acme/absent: no such folder, and no such model on the hub"),
         ({"path": "acme/tiny", "revision": "v9"}, "model.revision=v9: no such revision on the hub"),
         ({"path": "acme/pickled"}, "model.path=acme/pickled: has no *.safetensors weights"),
+        (
+            {"path": "acme/pickled", "with_weights": False},
+            "model.path=acme/pickled: has no *.safetensors weights (found pytorch_model.bin",
+        ),
+        (
+            {"path": "acme/lora", "with_weights": False},
+            "model.path=acme/lora: is a LoRA adapter of acme/tiny",
+        ),
     ],
 )
 def test_what_the_hub_lacks_is_one_line(endpoint, tmp_path, settings, expected):

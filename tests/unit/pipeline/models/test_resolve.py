@@ -1,4 +1,6 @@
+import json
 import os
+import shutil
 
 import pytest
 
@@ -38,6 +40,35 @@ def test_a_relative_folder_becomes_absolute(model_folder, tmp_path, monkeypatch)
 def test_what_is_neither_folder_nor_hub_id_is_refused_without_the_network(path, tmp_path):
     with pytest.raises(ModelError, match=r"^model\.path=.*: no such folder, and not a hub id \(org/name\)$"):
         resolve_model(settings(path), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"GGUF\x03\0\0\0", r"model.bin is a GGUF file, .* python -m pipeline.models.convert_gguf"),
+        (b"\x80\x02", "is a file; give the folder of the model"),
+    ],
+)
+def test_a_file_is_told_by_its_first_bytes(tmp_path, content, reason):
+    (tmp_path / "model.bin").write_bytes(content)
+    with pytest.raises(ModelError, match=rf"^model\.path={tmp_path / 'model.bin'}: {reason}"):
+        resolve_model(settings(tmp_path / "model.bin"), tmp_path)
+
+
+def test_texts_end_at_the_token_that_closes_a_turn_whatever_the_files_name(smollm2, tmp_path, caplog):
+    """As the embedded model came from its packages once: everything named <|endoftext|> as the end."""
+    folder = tmp_path / "model"
+    shutil.copytree(smollm2, folder)
+    before = resolve_model(settings(folder), tmp_path)
+    assert before.revision == folder_revision(folder)
+    for name in ("generation_config.json", "config.json"):
+        content = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps(content | {"eos_token_id": 0}))
+    tokenizer = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer | {"eos_token": "<|endoftext|>"}))
+    source = resolve_model(settings(folder), tmp_path)
+    assert source.revision == f"{folder_revision(folder)}+end2", "texts of other ends are written anew"
+    assert "its chat template closes a turn with <|im_end|>" in caplog.text
 
 
 def test_the_embedded_model(smollm2):

@@ -5,7 +5,8 @@ import pyarrow as pa
 import pytest
 
 from pipeline.errors import ConfigError, ModelError
-from pipeline.prompts.chat import PromptEncoder, control_tokens
+from pipeline.models.tokenizer import control_tokens, turn_end
+from pipeline.prompts.chat import PromptEncoder
 from pipeline.schemas import TOKEN_IDS
 
 
@@ -70,3 +71,25 @@ def test_added_words_are_no_control_tokens(tokenizer):
     tokens = control_tokens(extended)
     assert "<think>" in tokens and "<|im_end|>" in tokens
     assert not {"iPhone", "   "} & tokens.keys()
+
+
+@pytest.mark.parametrize(
+    ("template", "closing"),
+    [
+        (
+            "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}",
+            "<|im_end|>",
+        ),
+        ("{% for m in messages %}{{ m.content }}\n<|endoftext|>{% endfor %}", "<|endoftext|>"),
+        ("{% for m in messages %}### {{ m.role }}: {{ m.content }}\n{% endfor %}", None),
+        ("{% for m in messages %}{{ m.content }} bye<|im_end|>{% endfor %}", None),  # not by a token
+        ("{{ messages[0].content }}<|im_end|>", None),  # shows no answer
+        ("{{ raise_exception('one turn only') }}", None),
+        (None, None),
+    ],
+)
+def test_the_token_that_closes_a_turn_is_seen_in_the_template(tokenizer, make_model, template, closing):
+    other = copy.deepcopy(tokenizer)
+    other.chat_template = template
+    expected = None if closing is None else (closing, tokenizer.convert_tokens_to_ids(closing))
+    assert turn_end(other, make_model()) == expected

@@ -342,3 +342,35 @@ def test_a_model_without_chat_template_is_prompted_in_plain_text(world, kar, mak
     plain.chat_template = None
     rendered = render_prompts(*world, kar, make_model(), "movie", plain, None)
     assert rendered.prompts["prompt"][0].as_py().startswith("Introduce the movie Up (2009)")
+
+
+def rendered_with(template, world, make_knowledge, make_model, tokenizer, caplog, **fields):
+    other = copy.deepcopy(tokenizer)
+    other.chat_template = template
+    render_prompts(*world, make_knowledge(), make_model(**fields), "movie", other, None)
+    return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+
+
+def test_that_a_model_has_no_chat_template_is_said_before_anything_is_generated(
+    world, make_knowledge, make_model, tokenizer, caplog
+):
+    [warning] = rendered_with(None, world, make_knowledge, make_model, tokenizer, caplog)
+    assert warning.startswith(
+        "model.path=/models/smollm2: it has no chat template, so prompts are plain text"
+    )
+    caplog.clear()
+    assert not rendered_with(tokenizer.chat_template, world, make_knowledge, make_model, tokenizer, caplog)
+
+
+@pytest.mark.parametrize("switch", ["enable_thinking", "thinking"])
+def test_a_template_that_leaves_reasoning_open_is_told_whatever_its_switch(
+    world, make_knowledge, make_model, tokenizer, caplog, switch
+):
+    opens = "{{ messages[0].content }}<|im_end|>assistant{% if " + switch + " %}<think>{% endif %}"
+    arguments = [world, make_knowledge, make_model, tokenizer, caplog]
+    assert not rendered_with(opens, *arguments)
+    items, users = rendered_with(opens, *arguments, chat_template_args={switch: True})
+    assert "its chat template opens <think>: answers on items begin with reasoning" in items
+    assert "must end within knowledge.user.max_tokens=16" in users
+    caplog.clear()
+    assert len(rendered_with("{{ messages[0].content }}<think>\n", *arguments)) == 2, "no switch at all"

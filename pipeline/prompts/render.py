@@ -110,8 +110,8 @@ def _remarks(encoder: PromptEncoder, knowledge: KnowledgeSettings, model: ModelS
         if opening is not None:
             yield (
                 f"its chat template opens {opening}: answers on {kind}s begin with reasoning, which is cut "
-                f"off and must end within knowledge.{kind}.max_tokens={prompt.max_tokens}; if the template has a "
-                "switch for it, set that in model.chat_template_args"
+                f"off and must end within knowledge.{kind}.max_tokens={prompt.max_tokens}; if the template "
+                "has a switch for it, set that in model.chat_template_args"
             )
 
 

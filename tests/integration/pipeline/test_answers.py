@@ -1,4 +1,4 @@
-"""What the real engine's texts become: they end with the turn, and reasoning that never ends fails its row."""
+"""What becomes of the real engine's texts: they end with the turn; endless reasoning fails its row."""
 
 import json
 import shutil
@@ -46,7 +46,7 @@ def planned(folder) -> pa.Table:
 
 
 def test_texts_end_with_the_turn_and_open_reasoning_fails_its_row(contradictory, tmp_path):
-    overrides = ["model=smollm2-135m", "engine=cpu", "engine.cpu_kv_cache_gib=1", "model.max_model_len=256"]
+    overrides = ["model=smollm2-135m", "engine=cpu", "engine.cpu_kv_cache_gib=1", "model.max_model_len=512"]
     settings = load_settings("generate", overrides)
     spec = WorkerSpec(settings, str(contradictory), "1", "0", "f", "run", None, None, str(tmp_path / "log"))
     worker = KnowledgeWorker(spec, [])

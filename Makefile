@@ -13,6 +13,11 @@ TWO_PROCESSES = --numprocesses 2 --dist loadfile --no-loadscope-reorder
 # An NVIDIA GPU decides, unless BACKEND=cpu|gpu is given.
 BACKEND ?= $(shell nvidia-smi -L 2>/dev/null | grep -q '^GPU ' && echo gpu || echo cpu)
 
+# Help is shown by any Python, before anything is installed.
+HELP = $(filter -h --help,$(ARGS) $(BENCH_ARGS))
+needs = $(if $(HELP),,$(1))
+RUN = $(if $(HELP),python=$$(PYTHON='$(PYTHON)' requirements/install.sh --find-python) && "$$python",.venv/bin/python)
+
 unexport VIRTUAL_ENV PYTHONHOME
 
 help: ## Show this help
@@ -41,17 +46,17 @@ help: ## Show this help
 setup: ## Install everything into .venv (once; about three minutes)
 	@BACKEND='$(BACKEND)' PYTHON='$(PYTHON)' requirements/install.sh
 
-generate: setup ## Generate knowledge for DATASET into data/DATASET
-	@.venv/bin/python -m jobs.generate 'dataset=$(DATASET)' $(if $(LIMIT),'limit=$(LIMIT)') $(ARGS)
+generate: $(call needs,setup) ## Generate knowledge for DATASET into data/DATASET
+	@$(RUN) -m jobs.generate 'dataset=$(DATASET)' $(if $(LIMIT),'limit=$(LIMIT)') $(ARGS)
 
-report: setup ## Write the report of the latest run of DATASET; ARGS="run_id=NAME" takes another
-	@.venv/bin/python -m jobs.report 'dataset=$(DATASET)' $(ARGS)
+report: $(call needs,setup) ## Write the report of the latest run of DATASET; ARGS="run_id=NAME" takes another
+	@$(RUN) -m jobs.report 'dataset=$(DATASET)' $(ARGS)
 
-nightly: setup ## Generate what changed since the last night, and publish it
-	@.venv/bin/python -m jobs.nightly 'dataset=$(DATASET)' $(if $(LIMIT),'limit=$(LIMIT)') $(ARGS)
+nightly: $(call needs,setup) ## Generate what changed since the last night, and publish it
+	@$(RUN) -m jobs.nightly 'dataset=$(DATASET)' $(if $(LIMIT),'limit=$(LIMIT)') $(ARGS)
 
-publish: setup ## Publish a run: ARGS="run_id=..."; or ARGS=list, ARGS=rollback
-	@.venv/bin/python -m jobs.publish 'dataset=$(DATASET)' $(ARGS)
+publish: $(call needs,setup) ## Publish a run: ARGS="run_id=..."; or ARGS=list, ARGS=rollback
+	@$(RUN) -m jobs.publish 'dataset=$(DATASET)' $(ARGS)
 
 test: ctr-tools ## Run the unit and integration tests
 	@.venv/bin/python -m pytest -q $(TWO_PROCESSES) -m 'not slow and not gpu' $(TESTS)
@@ -59,26 +64,26 @@ test: ctr-tools ## Run the unit and integration tests
 test-all: ctr-tools ## Run the tests that take minutes too: faults, nights, domains, jobs on a cluster
 	@.venv/bin/python -m pytest -q -m 'not gpu' $(TESTS)
 
-encode: setup ## Turn the published texts of DATASET into vectors; ARGS="encoder=... encoder.reduced_dim=64"
-	@.venv/bin/python -m jobs.encode 'dataset=$(DATASET)' $(ARGS)
+encode: $(call needs,setup) ## Turn the published texts of DATASET into vectors; ARGS="encoder=... encoder.reduced_dim=64"
+	@$(RUN) -m jobs.encode 'dataset=$(DATASET)' $(ARGS)
 
-export: setup ## Write the vectors for FuxiCTR, RecBole, KAR and torch
-	@.venv/bin/python -m jobs.export 'dataset=$(DATASET)' $(ARGS)
+export: $(call needs,setup) ## Write the vectors for FuxiCTR, RecBole, KAR and torch
+	@$(RUN) -m jobs.export 'dataset=$(DATASET)' $(ARGS)
 
 ctr-tools: setup ## Install the CTR libraries (FuxiCTR, torch-rechub, RecBole) that exports are tested with
 	@requirements/install_ctr.sh
 
-evaluate: ctr-tools ## Compare CTR models with and without knowledge, greedy against relaxed (half an hour)
-	@.venv/bin/python -m jobs.evaluate 'dataset=$(DATASET)' $(if $(LIMIT),'limit=$(LIMIT)') $(ARGS)
+evaluate: $(call needs,ctr-tools) ## Compare CTR models with and without knowledge, greedy against relaxed (half an hour)
+	@$(RUN) -m jobs.evaluate 'dataset=$(DATASET)' $(if $(LIMIT),'limit=$(LIMIT)') $(ARGS)
 
 bench-tools: setup ## Install the peers to measure against (Arctic's suffix tree; compiles, two minutes)
 	@requirements/install_bench.sh
 
-bench: bench-tools ## Compare decoding methods side by side; BENCH_ARGS="model.path=... bench.num_repeats=2"
-	@.venv/bin/python -m jobs.benchmark 'dataset=$(DATASET)' $(BENCH_ARGS)
+bench: $(call needs,bench-tools) ## Compare decoding methods side by side; BENCH_ARGS="model.path=... bench.num_repeats=2"
+	@$(RUN) -m jobs.benchmark 'dataset=$(DATASET)' $(BENCH_ARGS)
 
-bench-datastore: bench-tools ## Measure the token pools beside Arctic's suffix tree
-	@.venv/bin/python -m drafters.bench_datastore $(BENCH_ARGS)
+bench-datastore: $(call needs,bench-tools) ## Measure the token pools beside Arctic's suffix tree
+	@$(RUN) -m drafters.bench_datastore $(BENCH_ARGS)
 
 lint: setup ## Check style (ruff) and types (mypy)
 	@.venv/bin/python -m ruff check .

@@ -1,10 +1,15 @@
 """`python -m jobs.benchmark`: decoding methods side by side; also `make bench`."""
 
+from __future__ import annotations
+
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jobs.cli import entry_point
-from pipeline.settings import RunSettings
+
+if TYPE_CHECKING:
+    from pipeline.settings import RunSettings
 
 
 @entry_point(
@@ -15,10 +20,13 @@ from pipeline.settings import RunSettings
 )
 def main(settings: RunSettings) -> None:
     """Measure, then write data/bench/generation.json, a table and a plot."""
-    from pipeline.benchmark.present import bound_table, plain_table, plot, prefill_table, speed_table
-    from pipeline.benchmark.run import machine_description, run_benchmark
-    from pipeline.benchmark.verdicts import verdicts
-    from pipeline.storage.files import write_text
+    from pipeline.stages import stage
+
+    with stage("loading libraries", is_short=True):
+        from pipeline.benchmark.present import bound_table, plain_table, plot, prefill_table, speed_table
+        from pipeline.benchmark.run import machine_description, run_benchmark
+        from pipeline.benchmark.verdicts import verdicts
+        from pipeline.storage.files import write_text
 
     folder = Path(settings.paths.data) / "bench"
     rows = run_benchmark(settings, folder)

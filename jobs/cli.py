@@ -8,7 +8,12 @@
 
 Exit codes: 0 done; 2 a wrong configuration, bad data or model (`PipelineError.exit_code`); 1 incomplete,
 stopped by the machine, the cluster or the disk, or unexpected; 130 interrupted; 143 ended by SIGTERM.
+
+`--help` needs the standard library only, so that it works before anything is installed: here and in the
+modules of the jobs, libraries are imported where they are used.
 """
+
+from __future__ import annotations
 
 import logging
 import os
@@ -19,19 +24,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from jobs.config import CONFIG_DIR_VARIABLE, as_yaml, load_settings
-from pipeline.environment import silence_telemetry
-from pipeline.errors import ConfigError, PipelineError, Terminated
+from pipeline.environment import CONFIG_DIR_VARIABLE, silence_telemetry
+from pipeline.errors import FULL, ConfigError, PipelineError, Terminated
 from pipeline.printable import printable
-from pipeline.settings import RunSettings
-from pipeline.storage.files import FULL
-from pipeline.storage.location import data_path, is_remote
-from pipeline.storage.unreachable import naming_unreachable_store
-from pipeline.termination import terminated_in_order
 
-Job = Callable[[RunSettings], None]
+if TYPE_CHECKING:
+    from pipeline.settings import RunSettings
+
+    Job = Callable[[RunSettings], None]
+
 INTERRUPTED = 130
 HAVE_DRY_RUN = ("generate", "nightly", "cluster")  # cluster hands it on to the job that it starts
 
@@ -92,15 +95,16 @@ def _run(job: Job, name: str, usage: str, config_name: str, argv: Sequence[str] 
         if arguments.wants_help:
             _show(usage + "\n")
             return 0
-        settings = load_settings(config_name, arguments.overrides, arguments.config_dir)
-        if settings.dry_run and name not in HAVE_DRY_RUN:
-            raise ConfigError(f"dry_run=true: {name} has no dry run; generate and nightly have one")
-        if arguments.wants_config:
-            _show(as_yaml(settings))
-            return 0
+        from pipeline.stages import messages, stage, stages_shown
+
         _show_messages()
-        with terminated_in_order(), naming_unreachable_store(settings.paths.data):
-            job(settings)
+        with stages_shown(messages()):
+            with stage("loading libraries", is_short=True):
+                settings = _settings(name, config_name, arguments)
+            if arguments.wants_config:
+                _show(_as_yaml(settings))
+                return 0
+            _run_job(job, settings)
     except PipelineError as error:
         return _fail(str(error), error.exit_code)
     except Terminated as error:
@@ -113,6 +117,29 @@ def _run(job: Job, name: str, usage: str, config_name: str, argv: Sequence[str] 
         log = _write_traceback(name, settings)
         return _fail(f"unexpected {type(error).__name__}: {error}; the traceback is in {log}", 1)
     return 0
+
+
+def _settings(name: str, config_name: str, arguments: Arguments) -> RunSettings:
+    from jobs.config import load_settings
+
+    settings = load_settings(config_name, arguments.overrides, arguments.config_dir)
+    if settings.dry_run and name not in HAVE_DRY_RUN:
+        raise ConfigError(f"dry_run=true: {name} has no dry run; generate and nightly have one")
+    return settings
+
+
+def _run_job(job: Job, settings: RunSettings) -> None:
+    from pipeline.storage.unreachable import naming_unreachable_store
+    from pipeline.termination import terminated_in_order
+
+    with terminated_in_order(), naming_unreachable_store(settings.paths.data):
+        job(settings)
+
+
+def _as_yaml(settings: RunSettings) -> str:
+    from jobs.config import as_yaml
+
+    return as_yaml(settings)
 
 
 def parse_arguments(argv: Sequence[str]) -> Arguments:
@@ -170,7 +197,9 @@ def _show(text: str) -> None:
 
 def _show_messages() -> None:
     """Messages of this project, not of the libraries below it, go to stderr."""
-    handler = logging.StreamHandler()
+    from pipeline.stages import MessageHandler
+
+    handler = MessageHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
     for room in ("jobs", "pipeline", "drafters"):
         logger = logging.getLogger(room)
@@ -187,9 +216,11 @@ def _fail(line: str, exit_code: int) -> int:
 def _write_traceback(name: str, settings: RunSettings | None) -> Path:
     """Write the current exception with the configuration to a file; below paths.data if that is writable."""
     moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
-    configuration = as_yaml(settings) if settings else "(not composed)\n"
+    configuration = _as_yaml(settings) if settings else "(not composed)\n"
     text = f"{traceback.format_exc()}\nCommand: {sys.argv}\n\nConfiguration\n{configuration}"
     try:
+        from pipeline.storage.location import data_path, is_remote
+
         data = data_path(settings.paths.data) if settings else None
         folder = Path(tempfile.gettempdir()) if data is None or is_remote(data) else data / "logs"
         folder.mkdir(parents=True, exist_ok=True)

@@ -22,14 +22,13 @@ from pydantic import BaseModel, ValidationError
 
 from jobs.config_errors import first_error, reject_unquoted, unknown_key
 from jobs.schema_paths import allows_bool, annotation_at, dotted, holds_text_only, in_words, nearest_name
-from pipeline.environment import machine_backend
+from pipeline.environment import CONFIG_DIR_VARIABLE, machine_backend
 from pipeline.errors import ConfigError
 from pipeline.models.resolve import PACKAGE_PREFIX
 from pipeline.settings import RunSettings
 from pipeline.storage.location import missing_store
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
-CONFIG_DIR_VARIABLE = "LASER_CONFIG_DIR"
 TEXT_OVERRIDE = re.compile(
     r"(?P<sign>\+{0,2})(?P<key>[A-Za-z_][\w.\-]*)\s*=\s*(?P<value>[^'\"\s].*)", re.DOTALL
 )

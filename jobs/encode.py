@@ -1,14 +1,17 @@
 """`python -m jobs.encode`: published knowledge to dense vectors; also `make encode`."""
 
-import sys
+from __future__ import annotations
 
-from rich.console import Console
+import sys
+from typing import TYPE_CHECKING
 
 from jobs.cli import entry_point
-from pipeline.encode.run import EncodeReport, encode_knowledge
-from pipeline.encode.versions import version_folder
-from pipeline.settings import KINDS, RunSettings
-from pipeline.storage.layout import DatasetLayout
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from pipeline.encode.run import EncodeReport
+    from pipeline.settings import RunSettings
 
 
 @entry_point(
@@ -19,6 +22,15 @@ from pipeline.storage.layout import DatasetLayout
 )
 def main(settings: RunSettings) -> None:
     """Encode, then say what came out and where it is."""
+    from pipeline.stages import stage
+
+    with stage("loading libraries", is_short=True):
+        from rich.console import Console
+
+        from pipeline.encode.run import encode_knowledge
+        from pipeline.encode.versions import version_folder
+        from pipeline.storage.layout import DatasetLayout
+
     report = encode_knowledge(settings)
     out = Console()
     _print_counts(report, out)
@@ -29,6 +41,8 @@ def main(settings: RunSettings) -> None:
 
 
 def _print_counts(report: EncodeReport, out: Console) -> None:
+    from pipeline.settings import KINDS
+
     embeddings = report.embeddings
     encoder = embeddings.encoder
     out.print(

@@ -1,11 +1,14 @@
 """`python -m jobs.evaluate`: what knowledge is worth to CTR models; also `make evaluate`."""
 
-import sys
+from __future__ import annotations
 
-from rich.console import Console
+import sys
+from typing import TYPE_CHECKING
 
 from jobs.cli import entry_point
-from pipeline.settings import RunSettings
+
+if TYPE_CHECKING:
+    from pipeline.settings import RunSettings
 
 
 @entry_point(
@@ -16,17 +19,19 @@ from pipeline.settings import RunSettings
 )
 def main(settings: RunSettings) -> None:
     """Evaluate, then write data/<dataset>/evaluation/<version>[-<digest>].json, tables and a plot."""
-    from pipeline.encode import load_encoder
-    from pipeline.evaluate.present import markdown, plot
-    from pipeline.evaluate.run import evaluate, evaluation_folder
-    from pipeline.generate.progress import progress_view
-    from pipeline.storage.files import write_json, write_text
+    from pipeline.stages import messages, stage
 
-    messages = Console(stderr=True)
+    with stage("loading libraries", is_short=True):
+        from pipeline.encode import load_encoder
+        from pipeline.evaluate.present import markdown, plot
+        from pipeline.evaluate.run import evaluate, evaluation_folder
+        from pipeline.generate.progress import progress_view
+        from pipeline.storage.files import write_json, write_text
+
     found = evaluate(
         settings,
         lambda texts: load_encoder(settings.encoder).encode(texts),
-        lambda: progress_view(messages, settings.model.name),
+        lambda: progress_view(messages(), settings.model.name),
     )
     folder = evaluation_folder(settings)
     text = markdown(found)

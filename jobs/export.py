@@ -1,16 +1,19 @@
 """`python -m jobs.export`: vectors to the files of CTR libraries; also `make export`."""
 
+from __future__ import annotations
+
 import logging
 import sys
-
-from rich.console import Console
+from typing import TYPE_CHECKING
 
 from jobs.cli import entry_point
-from pipeline.encode.versions import encoded_other_texts
-from pipeline.export.coverage import Coverage
-from pipeline.export.run import export_embeddings
-from pipeline.settings import RunSettings
-from pipeline.storage.layout import DatasetLayout
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from pipeline.export.coverage import Coverage
+    from pipeline.settings import RunSettings
+
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +26,15 @@ logger = logging.getLogger(__name__)
 )
 def main(settings: RunSettings) -> None:
     """Export, then say what is covered and where the files are."""
+    from pipeline.stages import stage
+
+    with stage("loading libraries", is_short=True):
+        from rich.console import Console
+
+        from pipeline.encode.versions import encoded_other_texts
+        from pipeline.export.run import export_embeddings
+        from pipeline.storage.layout import DatasetLayout
+
     report = export_embeddings(settings)
     out = Console()
     layout = DatasetLayout.of(settings.paths.data, settings.dataset.name)

@@ -1,16 +1,17 @@
 """`python -m jobs.generate`: from raw data to knowledge in Parquet."""
 
-import sys
+from __future__ import annotations
 
-from rich.console import Console
+import sys
+from typing import TYPE_CHECKING
 
 from jobs.cli import entry_point
-from pipeline.domains.raw.watch import reading_shown_on
-from pipeline.dry_run import dry_run, render_dry_run
-from pipeline.generate.progress import progress_view
-from pipeline.generate.summary import render
-from pipeline.road import RunReport, generate_knowledge
-from pipeline.settings import RunSettings
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from pipeline.road import RunReport
+    from pipeline.settings import RunSettings
 
 
 @entry_point(
@@ -20,15 +21,25 @@ from pipeline.settings import RunSettings
 )
 def main(settings: RunSettings) -> None:
     """Generate, then say what came out and where it is."""
-    messages = Console(stderr=True)
-    if settings.dry_run:
-        with reading_shown_on(messages):
-            result = dry_run(settings)
-        render_dry_run(result, Console())
-        return
-    with reading_shown_on(messages):
-        report = generate_knowledge(settings, lambda: progress_view(messages, settings.model.name))
+    from pipeline.stages import messages, stage
+
+    with stage("loading libraries", is_short=True):
+        from rich.console import Console
+
+        from pipeline.domains.raw.watch import reading_shown_on
+        from pipeline.dry_run import dry_run, render_dry_run
+        from pipeline.generate.progress import progress_view
+        from pipeline.generate.summary import render
+        from pipeline.road import generate_knowledge
+
     out = Console()
+    if settings.dry_run:
+        with reading_shown_on(messages()):
+            result = dry_run(settings)
+        render_dry_run(result, out)
+        return
+    with reading_shown_on(messages()):
+        report = generate_knowledge(settings, lambda: progress_view(messages(), settings.model.name))
     out.print(f"\nRun {report.run_id}", highlight=False)
     render(report.summary, out)
     _print_coverage(report, settings, out)

@@ -1,19 +1,20 @@
 """`python -m jobs.nightly`: generate what changed, publish it; also `make nightly`."""
 
+from __future__ import annotations
+
 import sys
 from collections.abc import Mapping, Sequence
-
-from rich import box
-from rich.console import Console
-from rich.table import Table
+from typing import TYPE_CHECKING
 
 from jobs.cli import entry_point
-from pipeline.generate.progress import duration, progress_view
-from pipeline.night.dry_run import NightDryRun, dry_run_night
-from pipeline.night.night import NightReport, finished_night, run_night
-from pipeline.publish.snapshot import name_in_force, was_left
-from pipeline.settings import KINDS, Kind, RunSettings
-from pipeline.storage.layout import DatasetLayout
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from pipeline.night.dry_run import NightDryRun
+    from pipeline.night.night import NightReport
+    from pipeline.settings import Kind, RunSettings
+    from pipeline.storage.layout import DatasetLayout
 
 COUNTS = ("planned", "new", "changed", "carried", "outside", "gone", "failed", "kept_old")
 COUNTS_BEFORE = ("planned", "new", "changed", "carried", "outside", "withheld", "gone")
@@ -27,16 +28,28 @@ COUNTS_BEFORE = ("planned", "new", "changed", "carried", "outside", "withheld", 
 )
 def main(settings: RunSettings) -> None:
     """Run the night, or go on with the one that stopped, then say what it did."""
-    messages, out = Console(stderr=True), Console()
+    from pipeline.stages import messages, stage
+
+    with stage("loading libraries", is_short=True):
+        from rich.console import Console
+
+        from pipeline.domains.raw.watch import reading_shown_on
+        from pipeline.generate.progress import progress_view
+        from pipeline.night.dry_run import dry_run_night
+        from pipeline.night.night import finished_night, run_night
+        from pipeline.storage.layout import DatasetLayout
+
+    out = Console()
     layout = DatasetLayout.of(settings.paths.data, settings.dataset.name)
     done = finished_night(settings, layout)
     if done is not None:
         _print_done(done, layout, out)
         return
-    if settings.dry_run:
-        _print_dry_run(dry_run_night(settings), out)
-        return
-    report = run_night(settings, lambda: progress_view(messages, settings.model.name))
+    with reading_shown_on(messages()):
+        if settings.dry_run:
+            _print_dry_run(dry_run_night(settings), out)
+            return
+        report = run_night(settings, lambda: progress_view(messages(), settings.model.name))
     if "counts" not in report.values:  # before the plan
         out.print(f"stopped after {report.stopped_after}, as nightly.stop_after asks")
         return
@@ -48,6 +61,8 @@ def main(settings: RunSettings) -> None:
 
 def _print_done(report: NightReport, layout: DatasetLayout, out: Console) -> None:
     """A night that is started again by a scheduler: what it did, and what became of its version."""
+    from pipeline.publish.snapshot import name_in_force, was_left
+
     version, current = report.values.get("version"), name_in_force(layout)
     ended = report.values.get("ended_at")
     lines = [f"Night {report.run_id} is done (it ended at {ended}); nothing is left to do."]
@@ -74,6 +89,11 @@ def _print_dry_run(result: NightDryRun, out: Console) -> None:
 
 
 def _print_counts(counts: Mapping[Kind, Mapping[str, int]], names: Sequence[str], out: Console) -> None:
+    from rich import box
+    from rich.table import Table
+
+    from pipeline.settings import KINDS
+
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("kind")
     for name in names:
@@ -84,6 +104,8 @@ def _print_counts(counts: Mapping[Kind, Mapping[str, int]], names: Sequence[str]
 
 
 def _lines(report: NightReport) -> list[tuple[str, str]]:
+    from pipeline.stages import duration
+
     values = report.values
     steps = ", ".join(f"{step['name']} {step['seconds']:.1f} s" for step in report.steps if step["seconds"])
     lines = [(f"{change} texts", _decoding(sums)) for change, sums in values.get("by_change", {}).items()]

@@ -1,34 +1,24 @@
 """`python -m jobs.publish`: publish one run, return to an earlier version, or list them; `make publish`."""
 
+from __future__ import annotations
+
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-
-from rich import box
-from rich.console import Console
-from rich.table import Table
+from typing import TYPE_CHECKING
 
 from jobs.cli import entry_point
-from pipeline.encode.versions import encoded_other_texts
 from pipeline.errors import ConfigError, PipelineError, PublishError
-from pipeline.night.record import is_finished, read_record
-from pipeline.publish.content import Content, content_of_run
-from pipeline.publish.mending import mend_pools
-from pipeline.publish.release import publish_run, require_base, write_and_validate
-from pipeline.publish.snapshot import (
-    SUCCESS,
-    Snapshot,
-    name_in_force,
-    read_snapshot,
-    snapshot_in_force,
-    snapshots,
-    versions,
-    was_left,
-)
-from pipeline.publish.versions import prune_if_possible, rollback
-from pipeline.settings import RunSettings
-from pipeline.storage.layout import DatasetLayout, RunLayout
-from pipeline.storage.lock import OwnedLock, owned
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from pipeline.publish.content import Content
+    from pipeline.publish.snapshot import Snapshot
+    from pipeline.settings import RunSettings
+    from pipeline.storage.layout import DatasetLayout, RunLayout
+    from pipeline.storage.lock import OwnedLock
+
 
 ACTIONS = ("publish", "validate", "rollback", "list")
 
@@ -47,6 +37,15 @@ ACTIONS = ("publish", "validate", "rollback", "list")
 )
 def job(settings: RunSettings) -> None:
     """Do what `publish.action` says, and say what is in force."""
+    from pipeline.stages import stage
+
+    with stage("loading libraries", is_short=True):
+        from rich.console import Console
+
+        from pipeline.publish.versions import rollback
+        from pipeline.storage.layout import DatasetLayout
+        from pipeline.storage.lock import owned
+
     layout = DatasetLayout.of(settings.paths.data, settings.dataset.name)
     out = Console()
     action = settings.publish.action
@@ -78,6 +77,11 @@ def _as_override(word: str) -> str:
 def _publish(
     settings: RunSettings, layout: DatasetLayout, run: RunLayout, lock: OwnedLock, out: Console
 ) -> None:
+    from pipeline.publish.content import content_of_run
+    from pipeline.publish.release import publish_run
+    from pipeline.publish.snapshot import SUCCESS
+    from pipeline.publish.versions import prune_if_possible
+
     if (layout.snapshot(run.root.name) / SUCCESS).exists() and _was_done(settings, layout, run, lock, out):
         return
     content = content_of_run(layout, run, _base(layout, run))
@@ -99,6 +103,9 @@ def _was_done(
     Damaged pools of the current version are repaired. To a version that was current before, only a rollback
     returns. One that never was current is published, or refused, like any other.
     """
+    from pipeline.publish.mending import mend_pools
+    from pipeline.publish.snapshot import read_snapshot, snapshot_in_force
+
     version, current = run.root.name, snapshot_in_force(layout)
     if settings.publish.action == "validate":
         counts = read_snapshot(layout, version).counts
@@ -121,6 +128,8 @@ def _was_done(
 
 def _was_current(layout: DatasetLayout, version: str, current: Snapshot) -> bool:
     """Whether `version` was current before `current`: a rollback left it, or `current` was made from it."""
+    from pipeline.publish.snapshot import read_snapshot, versions, was_left
+
     known = versions(layout)
     while current.previous_version is not None and current.previous_version in known:
         current = read_snapshot(layout, current.previous_version)
@@ -137,6 +146,8 @@ def _validate(
     lock: OwnedLock,
     out: Console,
 ) -> None:
+    from pipeline.publish.release import write_and_validate
+
     version = run.root.name
     _, validation = write_and_validate(layout, run, settings, content, _untimed, lock.require_held)
     out.print(f"{version} is valid: {validation.counts}; nothing was put in force", highlight=False)
@@ -147,6 +158,10 @@ def _base(layout: DatasetLayout, run: RunLayout) -> Snapshot | None:
 
     Raises `PublishError` for a night that stopped before it had a plan.
     """
+    from pipeline.night.record import is_finished, read_record
+    from pipeline.publish.release import require_base
+    from pipeline.publish.snapshot import SUCCESS, read_snapshot, snapshot_in_force, versions
+
     version = run.root.name
     if (layout.snapshot(version) / SUCCESS).exists():
         previous = read_snapshot(layout, version).previous_version
@@ -178,6 +193,8 @@ def _print_in_force(snapshot: Snapshot, out: Console) -> None:
 
 def _print_stale_embeddings(layout: DatasetLayout, out: Console) -> None:
     """The texts are rolled back whatever became of the embeddings."""
+    from pipeline.encode.versions import encoded_other_texts
+
     try:
         note = encoded_other_texts(layout)
     except PipelineError as error:
@@ -187,6 +204,11 @@ def _print_stale_embeddings(layout: DatasetLayout, out: Console) -> None:
 
 
 def _print_versions(layout: DatasetLayout, out: Console) -> None:
+    from rich import box
+    from rich.table import Table
+
+    from pipeline.publish.snapshot import name_in_force, snapshots, was_left
+
     in_force, known = name_in_force(layout), snapshots(layout)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("version", "users", "items", "pools", "published", ""):

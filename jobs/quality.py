@@ -1,12 +1,15 @@
 """`python -m jobs.quality run_id=NAME`: the quality gate of a run; a night does it by itself."""
 
-import sys
+from __future__ import annotations
 
-from rich.console import Console
+import sys
+from typing import TYPE_CHECKING
 
 from jobs.cli import entry_point
 from pipeline.errors import ConfigError, DataError
-from pipeline.settings import RunSettings
+
+if TYPE_CHECKING:
+    from pipeline.settings import RunSettings
 
 
 @entry_point(
@@ -17,11 +20,14 @@ from pipeline.settings import RunSettings
 )
 def main(settings: RunSettings) -> None:
     """Check the run, and show what was measured."""
-    from pipeline.encode import load_encoder
-    from pipeline.generate.progress import progress_view
-    from pipeline.models import resolve_model
-    from pipeline.quality import check_quality
-    from pipeline.storage.layout import DatasetLayout, models_folder
+    from pipeline.stages import messages, stage
+
+    with stage("loading libraries", is_short=True):
+        from pipeline.encode import load_encoder
+        from pipeline.generate.progress import progress_view
+        from pipeline.models import resolve_model
+        from pipeline.quality import check_quality
+        from pipeline.storage.layout import DatasetLayout, models_folder
 
     if settings.run_id is None:
         raise ConfigError("run_id: missing; name the run to check")
@@ -29,13 +35,12 @@ def main(settings: RunSettings) -> None:
     if not run.plan.exists():
         raise DataError(f"run_id={settings.run_id}: there is no such run in {run.root.parent}")
     source = resolve_model(settings.model, models_folder(settings.paths.data))
-    messages = Console(stderr=True)
     report = check_quality(
         settings,
         run,
         source,
         lambda texts: load_encoder(settings.encoder).encode(texts),
-        lambda: progress_view(messages, settings.model.name),
+        lambda: progress_view(messages(), settings.model.name),
     )
     for metric in report.metrics:
         budget = "" if metric.budget is None else f"   at most {metric.budget:g}"

@@ -1,11 +1,16 @@
 """`python -m jobs.report`: the morning report of a run or a night; also `make report`."""
 
+from __future__ import annotations
+
 import sys
+from typing import TYPE_CHECKING
 
 from jobs.cli import entry_point
 from pipeline.errors import DataError, ReportError
-from pipeline.settings import RunSettings
-from pipeline.storage.layout import DatasetLayout, RunLayout
+
+if TYPE_CHECKING:
+    from pipeline.settings import RunSettings
+    from pipeline.storage.layout import DatasetLayout, RunLayout
 
 
 @entry_point(
@@ -15,7 +20,11 @@ from pipeline.storage.layout import DatasetLayout, RunLayout
 )
 def main(settings: RunSettings) -> None:
     """Write the report, say how the run went and where the files are."""
-    from pipeline.report import write_report  # matplotlib and its fonts take a second
+    from pipeline.stages import stage
+
+    with stage("loading libraries", is_short=True):
+        from pipeline.report import write_report  # matplotlib and its fonts take a second
+        from pipeline.storage.layout import DatasetLayout
 
     dataset = DatasetLayout.of(settings.paths.data, settings.dataset.name)
     written = write_report(_chosen(settings, dataset), dataset, settings.report.pushgateway)

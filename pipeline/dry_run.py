@@ -21,7 +21,6 @@ from pipeline.domains.raw.failures import UNLISTED
 from pipeline.environment import machine_backend
 from pipeline.errors import DataError
 from pipeline.generate.optional_packages import require_drafter_package
-from pipeline.generate.progress import duration
 from pipeline.generate.ray_cluster import reject_what_does_not_fit
 from pipeline.models import ModelSource, resolve_model
 from pipeline.models.resolve import PACKAGE_PREFIX
@@ -30,6 +29,7 @@ from pipeline.prompts import RenderedPrompts
 from pipeline.prompts.histories import MAX_ATTRIBUTES
 from pipeline.road import choose_entities, group_tables, read_tables, render_chosen
 from pipeline.settings import KINDS, Kind, PathsSettings, RunSettings
+from pipeline.stages import duration
 from pipeline.storage.layout import DatasetLayout, models_folder
 
 logger = logging.getLogger(__name__)

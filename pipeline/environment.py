@@ -17,6 +17,7 @@ import psutil
 
 Backend = Literal["cpu", "gpu"]
 BACKEND_VARIABLE = "LASER_BACKEND"
+CONFIG_DIR_VARIABLE = "LASER_CONFIG_DIR"
 
 NO_TELEMETRY = {
     "VLLM_NO_USAGE_STATS": "1",

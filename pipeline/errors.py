@@ -4,6 +4,10 @@ Every error that the pipeline raises on purpose derives from `PipelineError`; it
 that names the field, the file or the row. Only the edge (`jobs/`) prints it and sets the exit code.
 """
 
+import errno
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk, quota, largest size of a file
+
 
 class PipelineError(Exception):
     """A run that cannot go on, for a reason that one line explains."""

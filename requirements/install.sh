@@ -1,6 +1,7 @@
 #!/bin/sh
-# Makes .venv from the pinned lists, once: a stamp, written last, says which lists it was made from.
-# Environment: BACKEND=cpu|gpu, PYTHON=interpreter (optional). Called by `make setup`.
+# Makes .venv from the pinned lists, once: a stamp, completed last, says which lists it was made from.
+# Environment: BACKEND=cpu|gpu, PYTHON=interpreter (optional). Called by `make setup`; with --find-python it prints
+# the interpreter that it would use and installs nothing.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -53,11 +54,23 @@ find_python() {
     fail "no Python 3.11 or newer found (tried python3, python3.14 to python3.11); PYTHON=/path/to/python3 names one"
 }
 
+# Nothing is removed that this script did not make: it never follows a link, and each environment that it makes has a
+# stamp from its first moment on.
+refuse_foreign_venv() {
+    if [ -L "$VENV" ]; then
+        fail "$VENV is a link to $(readlink "$VENV"), which this checkout did not set up; rm $VENV, and make sets up its own"
+    elif [ -e "$VENV" ] && [ ! -e "$STAMP" ]; then
+        fail "$VENV was not made by make; move or remove it, and make sets up its own"
+    fi
+}
+
 make_venv() {
     "$1" -c 'import ensurepip, venv' >/dev/null 2>&1 || fail "$1 cannot make virtual environments;" \
         "on Debian or Ubuntu: apt-get install $("$1" -c 'import sys; print("python3.%d-venv" % sys.version_info[1])')"
-    rm -f "$STAMP"  # first: a killed removal is not taken for an installation
-    rm -rf "$VENV"
+    [ ! -e "$VENV" ] || mv "$VENV" "$VENV.log/before"  # at once: a removal that is killed leaves no part of it here
+    rm -rf "$VENV.log/before"
+    mkdir "$VENV"
+    echo unfinished >"$STAMP"
     run "$1" -m venv "$VENV"
 }
 
@@ -108,10 +121,16 @@ install() {
     say "ready"
 }
 
+if [ "${1:-}" = --find-python ]; then
+    find_python
+    exit
+fi
 if is_installed; then exit 0; fi
 lock
 if is_installed; then exit 0; fi  # by the make that was waited for
-mkdir -p "$VENV.log"
+refuse_foreign_venv
+rm -rf "$VENV.log"
+mkdir "$VENV.log"
 trap 'rm -rf "$VENV.log"' EXIT
 trap 'exit 130' INT TERM
 install

@@ -1,5 +1,7 @@
 """`python -m drafters.bench_datastore`: costs of the token datastore, beside Arctic's suffix tree."""
 
+from __future__ import annotations
+
 import argparse
 import json
 import logging
@@ -7,18 +9,11 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from drafters.bench_datastore.measure import (
-    build,
-    draft_laser,
-    in_own_process,
-    open_and_touch,
-    propose_arctic,
-)
-from drafters.bench_datastore.report import table, targets
-from drafters.bench_datastore.workload import PoolSpec
-from drafters.replay.arctic_method import ArcticMissingError, load_cache_class
+# Libraries are imported where they are used: --help works before anything is installed.
+if TYPE_CHECKING:
+    from drafters.bench_datastore.workload import PoolSpec
 
 logger = logging.getLogger(__name__)
 DEFAULT_SIZES = (100_000, 1_000_000, 10_000_000)
@@ -31,6 +26,9 @@ MAX_MEMORY_SHARE = 0.6
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure every pool size; print the table and the targets, write the rows. Returns the exit code."""
     options = _parser().parse_args(arguments)
+    from drafters.bench_datastore.report import table, targets
+    from drafters.bench_datastore.workload import PoolSpec
+
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     sizes = [*options.pool_tokens, *([LARGE_SIZE] if options.large else [])]
     specs = [PoolSpec(size, vocabulary) for vocabulary in options.vocab_size for size in sizes]
@@ -63,6 +61,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _measure_laser(spec: PoolSpec) -> dict[str, Any]:
+    from drafters.bench_datastore.measure import build, draft_laser, in_own_process, open_and_touch
+
     logger.info("laser: %s tokens, vocabulary of %s", f"{spec.pool_tokens:,}", f"{spec.vocab_size:,}")
     with tempfile.TemporaryDirectory(prefix="bench-datastore-") as name:
         folder = Path(name)
@@ -72,6 +72,9 @@ def _measure_laser(spec: PoolSpec) -> dict[str, Any]:
 
 
 def _measure_arctic(spec: PoolSpec) -> dict[str, Any] | None:
+    from drafters.bench_datastore.measure import in_own_process, propose_arctic
+    from drafters.replay.arctic_method import ArcticMissingError, load_cache_class
+
     try:
         load_cache_class()
     except ArcticMissingError as error:

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from pipeline.generate.contract import SourceCounts, WorkerProgress
+from pipeline.stages import duration
 
 logger = logging.getLogger(__name__)
 
@@ -176,15 +177,6 @@ class ProgressTracker:
         if num_here <= 0 or decode_sec <= 0:
             return None
         return (self._num_rows_total - num_done) * decode_sec / num_here
-
-
-def duration(seconds: float | None) -> str:
-    """`seconds` as `1:02:03` or `2:03`; `-` if unknown."""
-    if seconds is None:
-        return "-"
-    minutes, sec = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{sec:02}" if hours else f"{minutes}:{sec:02}"
 
 
 def starting_line(snapshot: ProgressSnapshot, model: str) -> str:

@@ -15,10 +15,10 @@ from rich.table import Table
 
 from pipeline.generate.contract import SourceCounts
 from pipeline.generate.dispatch import GenerationOutcome
-from pipeline.generate.progress import duration
 from pipeline.output_bounds import OutputCounts, count_outputs, objection_to
 from pipeline.publish_settings import PublishSettings
 from pipeline.schemas import DECODING_COUNTS
+from pipeline.stages import duration
 from pipeline.storage.layout import RunLayout
 
 NGRAM_TOKENS = 8

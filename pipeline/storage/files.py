@@ -22,14 +22,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import CorruptPartError, StorageError, UploadError
+from pipeline.errors import FULL, CorruptPartError, StorageError, UploadError
 from pipeline.storage.location import is_remote
 
 logger = logging.getLogger(__name__)
 
 TEMPORARY_PREFIX = ".tmp-"
 ROWS_PER_DIGEST = 65_536
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk, quota, largest size of a file
 UPLOAD_PAUSES_SEC = (1.0, 4.0, 16.0)  # between the tries; each store's client has tried by itself before
 
 

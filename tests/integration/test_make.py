@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -65,6 +66,35 @@ def test_the_backend_follows_the_gpu_unless_it_is_given(checkout, tmp_path):
     assert "BACKEND='cpu'" in run(checkout, "make", "-n", "setup", "BACKEND=cpu", PATH=path).stdout
     program(tmp_path / "bin", "nvidia-smi", "echo 'No devices were found'")
     assert "BACKEND='cpu'" in run(checkout, "make", "-n", "setup", PATH=path).stdout
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *(
+            [job, "ARGS=--help"]
+            for job in ["generate", "report", "nightly", "publish", "encode", "export", "evaluate"]
+        ),
+        ["generate", "ARGS=drafter=none -h"],
+        ["bench", "BENCH_ARGS=--help"],
+        ["bench-datastore", "BENCH_ARGS=--help"],
+    ],
+    ids=" ".join,
+)
+def test_help_of_a_job_installs_nothing_and_needs_no_package(checkout, tmp_path, command):
+    for package in ("jobs", "pipeline", "drafters"):
+        shutil.copytree(CHECKOUT / package, checkout / package)
+    program(tmp_path / "bin", "bare-python", f'exec "{sys._base_executable}" -S "$@"')
+    shown = run(checkout, "make", *command, f"PYTHON={tmp_path / 'bin' / 'bare-python'}")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert shown.stdout.startswith("usage: python -m ")
+    assert not (checkout / ".venv").exists()
+
+
+def test_help_without_a_usable_python_is_one_line(checkout):
+    shown = run(checkout, "make", "generate", "ARGS=--help", "PYTHON=/no/python")
+    assert shown.stderr.splitlines()[0] == "error: PYTHON=/no/python: is not a Python 3.11 or newer"
+    assert len(shown.stderr.splitlines()) == 2  # and make's own
 
 
 @pytest.mark.parametrize(
@@ -151,3 +181,41 @@ def test_other_lists_or_another_folder_make_the_environment_anew(checkout, tmp_p
     assert not (checkout / ".venv" / "stale").exists()
     checkout.rename(tmp_path / "moved")
     assert "ready" in run(tmp_path / "moved", *command).stdout
+
+
+def test_an_environment_that_is_a_link_to_another_is_refused_and_left_alone(checkout, tmp_path):
+    other = tmp_path / "other" / ".venv"
+    other.mkdir(parents=True)
+    (other / "installed").write_text("the stamp of another checkout\n")
+    (checkout / ".venv").symlink_to(other)
+    finished = run(
+        checkout, "make", "setup", "BACKEND=cpu", f"PYTHON={fake_python(tmp_path / 'bin', 'true')}"
+    )
+    assert finished.returncode == 2
+    assert finished.stderr.splitlines()[0] == (
+        f"error: .venv is a link to {other}, which this checkout did not set up; "
+        "rm .venv, and make sets up its own"
+    )
+    assert (other / "installed").read_text() == "the stamp of another checkout\n"
+    assert (checkout / ".venv").is_symlink()
+
+
+def test_an_environment_that_make_did_not_make_is_refused_and_left_alone(checkout, tmp_path):
+    (checkout / ".venv" / "bin").mkdir(parents=True)
+    finished = run(
+        checkout, "make", "setup", "BACKEND=cpu", f"PYTHON={fake_python(tmp_path / 'bin', 'true')}"
+    )
+    assert finished.returncode == 2
+    line = "error: .venv was not made by make; move or remove it, and make sets up its own"
+    assert finished.stderr.splitlines()[0] == line
+    assert (checkout / ".venv" / "bin").is_dir()
+
+
+def test_an_installation_that_was_killed_is_begun_anew(checkout, tmp_path):
+    python = fake_python(tmp_path / "bin", "kill -9 $PPID")
+    command = ["make", "setup", "BACKEND=cpu", f"PYTHON={python}"]
+    assert run(checkout, *command).returncode == 2
+    assert (checkout / ".venv").exists()
+    fake_python(tmp_path / "bin", "true")
+    assert "ready" in run(checkout, *command).stdout
+    assert sorted(file.name for file in checkout.iterdir()) == [".venv", "Makefile", "requirements"]

@@ -3,17 +3,23 @@
 Call `silence_telemetry` before vLLM, Ray or transformers is imported: they read these once, at import.
 """
 
+import ctypes
+import logging
 import os
+import runpy
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-import psutil
+from pipeline.errors import ConfigError
+
+logger = logging.getLogger(__name__)
 
 Backend = Literal["cpu", "gpu"]
 BACKEND_VARIABLE = "LASER_BACKEND"
@@ -29,6 +35,9 @@ NO_TELEMETRY = {
 # One thread for each process, bound to no core: vLLM would give a single engine every core.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
 NO_DEVICE = ("-1", "NoDevFiles")  # how CUDA_VISIBLE_DEVICES says none
+CudaVersion = tuple[int, int]
+# The oldest driver for each major version of CUDA, by the table of minor version compatibility of NVIDIA.
+OLDEST_DRIVER = {12: "525.60.13", 13: "580.65.06"}
 NO_HUB = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 
 
@@ -101,13 +110,96 @@ def num_nvidia_gpus() -> int:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return sum(bool(name.strip()) and name.strip() not in NO_DEVICE for name in visible.split(","))
+    return sum(line.startswith("GPU ") for line in _nvidia_smi("-L"))
+
+
+def reject_unfit_build() -> None:
+    """Raise `ConfigError` if engines of what is installed cannot run on this machine.
+
+    Asked before anything is loaded: a build for GPUs finds out late, with "Device string must not be empty".
+    A build for CPUs on a machine with a GPU works; a warning says what is left unused, unless $LASER_BACKEND
+    asks for the CPU.
+    """
+    given = os.environ.get(BACKEND_VARIABLE)
+    if not is_cpu_build():
+        if (misfit := _why_no_gpu()) is not None:
+            raise ConfigError(f"{misfit}; for a CPU, make setup BACKEND=cpu installs the other build")
+    elif given == "gpu":
+        raise ConfigError(
+            f"{BACKEND_VARIABLE}=gpu: the build that is installed runs on CPUs only; make setup BACKEND=gpu "
+            "installs the other one"
+        )
+    elif given != "cpu" and num_nvidia_gpus():
+        logger.warning(
+            "the NVIDIA GPU of this machine is not used: the build that is installed runs on CPUs only; "
+            "make setup BACKEND=gpu installs the other one"
+        )
+
+
+def _why_no_gpu() -> str | None:
+    """Why the build for GPUs that is installed finds none that it can use; None if it finds one."""
+    build, supported = _cuda_of_build(), _cuda_of_driver()
+    if build is None:
+        return None
+    version = _driver_version()
+    needed = f"needed: {OLDEST_DRIVER.get(build[0], 'one')} or newer, for CUDA {_dotted(build)}"
+    if not num_nvidia_gpus():
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        hidden = "" if visible is None else f", since CUDA_VISIBLE_DEVICES={visible} hides all"
+        return (
+            f"no GPU is seen on {socket.gethostname()}{hidden} (NVIDIA driver: {version or 'none'}; {needed})"
+        )
+    if supported is None or supported[0] < build[0]:
+        limit = f"supports CUDA up to {_dotted(supported)}" if supported else "comes without libcuda.so.1"
+        return (
+            f"the NVIDIA driver of {socket.gethostname()}, {version or 'of no version'}, {limit} ({needed})"
+        )
+    return None
+
+
+def _dotted(version: CudaVersion) -> str:
+    return ".".join(map(str, version))
+
+
+def _cuda_of_build() -> CudaVersion | None:
+    """The version of CUDA that the installed torch was built for; None if for none. Torch is not loaded."""
+    torch = find_spec("torch")
+    if torch is None or torch.origin is None:
+        return None
+    cuda = runpy.run_path(str(Path(torch.origin).with_name("version.py")))["cuda"]
+    if cuda is None:
+        return None
+    major, minor = cuda.split(".")[:2]
+    return int(major), int(minor)
+
+
+def _cuda_of_driver() -> CudaVersion | None:
+    """The newest version of CUDA that the driver supports, NVIDIA's compatibility package included.
+
+    None without a driver.
+    """
+    number = ctypes.c_int()
     try:
-        listing = subprocess.run(
-            ["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60, check=False
-        ).stdout
+        failed = ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(number))
+    except (OSError, AttributeError):
+        return None
+    return None if failed else (number.value // 1000, number.value % 1000 // 10)
+
+
+def _driver_version() -> str | None:
+    """The version of the NVIDIA driver, such as `580.65.06`; None without one."""
+    lines = _nvidia_smi("--query-gpu=driver_version", "--format=csv,noheader")
+    return lines[0] if lines and lines[0][:1].isdigit() else None
+
+
+def _nvidia_smi(*arguments: str) -> list[str]:
+    """The lines that nvidia-smi prints; none where there is no nvidia-smi."""
+    command = ["nvidia-smi", *arguments]
+    try:
+        printed = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False).stdout
     except (OSError, subprocess.TimeoutExpired):
-        return 0
-    return sum(line.startswith("GPU ") for line in listing.splitlines())
+        return []
+    return printed.splitlines()
 
 
 def memory_shortage(error: Exception, gpu_fraction: float, cpu_bytes: int) -> str | None:
@@ -128,6 +220,8 @@ def memory_shortage(error: Exception, gpu_fraction: float, cpu_bytes: int) -> st
                 own = torch.cuda.memory_reserved(number)
                 found.append((free + own, gpu_fraction * total, total, f"GPU {number} of "))
     else:
+        import psutil
+
         memory, own = psutil.virtual_memory(), psutil.Process().memory_info().rss
         found.append((memory.available + own, cpu_bytes + own, memory.total, ""))
     for left, wanted, whole, where in found:

@@ -23,7 +23,6 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 logger = logging.getLogger(__name__)
 
 PLAIN_INTERVAL_SEC = 30.0
-SHORT_SEC = 5.0  # a stage that is usually over sooner is told of in a log only if it lasts so long
 WORTH_A_TIME_SEC = 1.0  # of what took less, a terminal does not show how long it took
 Say = Callable[[str], None]
 
@@ -67,7 +66,7 @@ def stage(what: str, is_short: bool = False) -> Iterator[Say]:
     if console is None:
         yield lambda now: None
         return
-    with _reminded(what, SHORT_SEC if is_short else PLAIN_INTERVAL_SEC) as say:
+    with _reminded(what) as say:
         yield say
 
 
@@ -93,17 +92,15 @@ def _on_terminal(console: Console, what: str, is_short: bool) -> Iterator[Say]:
 
 
 @contextmanager
-def _reminded(what: str, first_sec: float) -> Iterator[Say]:
-    """Log what is being done after `first_sec`, and then every `PLAIN_INTERVAL_SEC`."""
+def _reminded(what: str) -> Iterator[Say]:
+    """Log every `PLAIN_INTERVAL_SEC` what is being done."""
     state = [what]
     is_over = threading.Event()
 
     def remind() -> None:
         started = time.monotonic()
-        wait_sec = first_sec
-        while not is_over.wait(wait_sec):
+        while not is_over.wait(PLAIN_INTERVAL_SEC):
             logger.info("%s (%s)", state[0], duration(time.monotonic() - started))
-            wait_sec = PLAIN_INTERVAL_SEC
 
     thread = threading.Thread(target=remind, name="stage", daemon=True)
     thread.start()

@@ -23,6 +23,7 @@ from pipeline.benchmark.workload import (
     read_texts,
     write_texts,
 )
+from pipeline.environment import reject_unfit_build
 from pipeline.fingerprint import text_fingerprint
 from pipeline.generate.contract import WorkerSpec
 from pipeline.generate.engine import TextRequest
@@ -39,6 +40,7 @@ CPU_KV_CACHE_GIB = 2  # each of the engines that stand side by side
 
 def run_benchmark(settings: RunSettings, folder: Path) -> list[BenchRow]:
     """Measure all methods; rows, texts and pools are kept in `folder`."""
+    reject_unfit_build()
     folder.mkdir(parents=True, exist_ok=True)
     settings = _side_by_side(settings)
     source = resolve_model(settings.model, models_folder(settings.paths.data))

@@ -8,7 +8,7 @@ import numpy as np
 from pipeline.encode.encoder import Vectors, normalized
 from pipeline.encode.locate import EncoderFolder
 from pipeline.encoder_settings import EncoderSettings
-from pipeline.environment import machine_backend, silence_telemetry
+from pipeline.environment import machine_backend, reject_unfit_build, silence_telemetry
 from pipeline.errors import ModelError
 
 
@@ -20,6 +20,7 @@ class VllmEncoder:
     """
 
     def __init__(self, settings: EncoderSettings, folder: EncoderFolder) -> None:
+        reject_unfit_build()
         silence_telemetry()
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pipeline.environment import is_cpu_build, silence_telemetry
+from pipeline.environment import is_cpu_build, reject_unfit_build, silence_telemetry
 from pipeline.errors import ModelError
 from pipeline.generate.contract import SourceCounts, WorkerSpec
 from pipeline.models.tokenizer import load_tokenizer, turn_end
@@ -84,6 +84,7 @@ class TextEngine:
 
     def __init__(self, spec: WorkerSpec, learn_texts: bool = True, **engine_arguments: Any) -> None:
         """`learn_texts`: finished texts draft for later requests. `engine_arguments`: more for `vllm.LLM`."""
+        reject_unfit_build()
         engine_environment(spec)
         from vllm import LLM
         from vllm.sampling_params import SamplingParams

@@ -18,6 +18,7 @@ from pipeline.environment import (
     engine_environment,
     is_cpu_build,
     num_nvidia_gpus,
+    reject_unfit_build,
     worker_environment,
 )
 from pipeline.errors import ConfigError, GenerationError, MachineError
@@ -93,10 +94,13 @@ def size_pool(cluster: ClusterSettings, tensor_parallel_size: int, nodes: list[N
 
 
 def reject_what_does_not_fit(settings: RunSettings) -> None:
-    """Raise `ConfigError` for workers that this machine cannot hold: before a run is begun, and without Ray.
+    """Raise `ConfigError` for workers that this machine cannot hold, or a build of vLLM that cannot run here:
+    before a run is begun, and without Ray.
 
     What a cluster holds is known when it answers.
     """
+    if settings.cluster.address is None and not ray.is_initialized():
+        reject_unfit_build()
     num_gpus = num_nvidia_gpus() if uses_gpus() else 0
     is_known = num_gpus > 0 or not uses_gpus()  # Ray may find GPUs where there is no nvidia-smi
     if settings.cluster.address is None and is_known and not ray.is_initialized():

@@ -1,10 +1,17 @@
 import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
 from unittest.mock import patch
 
 import pytest
 
 from pipeline import environment
+from pipeline.errors import ConfigError
 from pipeline.generate.ray_cluster import PoolSize
+
+CHECKOUT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(autouse=True)
@@ -58,3 +65,117 @@ def test_no_driver_means_cpu(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert environment.machine_backend() == "cpu"
+
+
+def gpu_build(folder: Path, nvidia_smi: str | None, driver_cuda: int | None, **variables: str) -> str:
+    """What `reject_unfit_build` says where the only package is a torch for CUDA 13.0: no CPU build, that is.
+
+    `nvidia_smi`: what the program does; None: it is missing. `driver_cuda`: what libcuda says; None: missing.
+    """
+    for name in ("bin", "lib", "packages/torch"):
+        (folder / name).mkdir(parents=True)
+    (folder / "packages/torch/__init__.py").write_text("raise SystemExit('torch was loaded')\n")
+    (folder / "packages/torch/version.py").write_text("cuda: str = '13.0'\n")
+    if nvidia_smi is not None:
+        (folder / "bin/nvidia-smi").write_text(f"#!/bin/sh\n{nvidia_smi}\n")
+        (folder / "bin/nvidia-smi").chmod(0o755)
+    if driver_cuda is not None:
+        source = f"int cuDriverGetVersion(int *version) {{ *version = {driver_cuda}; return 0; }}"
+        library = str(folder / "lib/libcuda.so.1")
+        subprocess.run(
+            ["cc", "-shared", "-fPIC", "-x", "c", "-o", library, "-"], input=source, text=True, check=True
+        )
+    code = "from pipeline.environment import reject_unfit_build; reject_unfit_build()"
+    shown = subprocess.run(
+        [sys._base_executable, "-S", "-c", code],
+        env={
+            "PATH": f"{folder / 'bin'}:/bin",
+            "LD_LIBRARY_PATH": str(folder / "lib"),
+            "PYTHONPATH": f"{folder / 'packages'}:{CHECKOUT}",
+            **variables,
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stderr.strip()
+    return shown.splitlines()[-1].removeprefix("pipeline.errors.ConfigError: ") if shown else ""
+
+
+GPU = "case $1 in -L) echo 'GPU 0: NVIDIA L4 (UUID: x)';; *) echo 550.54.15;; esac"
+FOR_A_CPU = "for a CPU, make setup BACKEND=cpu installs the other build"
+NEEDED = "needed: 580.65.06 or newer, for CUDA 13.0"
+
+
+@pytest.mark.parametrize(
+    ("nvidia_smi", "driver_cuda", "variables", "line"),
+    [
+        (None, None, {}, f"no GPU is seen on HOST (NVIDIA driver: none; {NEEDED})"),
+        (
+            "echo 'NVIDIA-SMI has failed because it could not communicate with the NVIDIA driver.'; exit 9",
+            None,
+            {},
+            f"no GPU is seen on HOST (NVIDIA driver: none; {NEEDED})",
+        ),
+        (
+            GPU,
+            12040,
+            {},
+            f"the NVIDIA driver of HOST, 550.54.15, supports CUDA up to 12.4 ({NEEDED})",
+        ),
+        (
+            GPU,
+            None,
+            {},
+            f"the NVIDIA driver of HOST, 550.54.15, comes without libcuda.so.1 ({NEEDED})",
+        ),
+        (
+            GPU,
+            13000,
+            {"CUDA_VISIBLE_DEVICES": ""},
+            "no GPU is seen on HOST, since CUDA_VISIBLE_DEVICES= hides all "
+            f"(NVIDIA driver: 550.54.15; {NEEDED})",
+        ),
+    ],
+    ids=["no driver", "driver is broken", "old driver", "no libcuda", "hidden"],
+)
+def test_a_gpu_build_where_it_cannot_run_says_why_in_a_line(
+    tmp_path, nvidia_smi, driver_cuda, variables, line
+):
+    said = gpu_build(tmp_path, nvidia_smi, driver_cuda, **variables)
+    assert said == f"{line.replace('HOST', socket.gethostname())}; {FOR_A_CPU}"
+
+
+@pytest.mark.parametrize("driver_cuda", [13000, 13010, 14000])
+def test_a_gpu_build_beside_a_gpu_and_a_driver_that_supports_it_says_nothing(tmp_path, driver_cuda):
+    assert gpu_build(tmp_path, GPU, driver_cuda) == ""
+
+
+@pytest.fixture
+def machine_with_a_gpu(tmp_path, monkeypatch):
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho 'GPU 0: NVIDIA L4 (UUID: x)'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.delenv(environment.BACKEND_VARIABLE, raising=False)
+
+
+@pytest.mark.skipif(not environment.is_cpu_build(), reason="a build for GPUs is installed")
+def test_a_cpu_build_beside_a_gpu_is_told_of_unless_it_is_wanted(machine_with_a_gpu, monkeypatch, caplog):
+    environment.reject_unfit_build()
+    assert caplog.messages == [
+        "the NVIDIA GPU of this machine is not used: the build that is installed runs on CPUs only; "
+        "make setup BACKEND=gpu installs the other one"
+    ]
+    monkeypatch.setenv(environment.BACKEND_VARIABLE, "cpu")
+    environment.reject_unfit_build()
+    assert len(caplog.messages) == 1
+
+
+@pytest.mark.skipif(not environment.is_cpu_build(), reason="a build for GPUs is installed")
+def test_a_cpu_build_is_not_taken_for_one_that_uses_a_gpu(monkeypatch):
+    monkeypatch.setenv(environment.BACKEND_VARIABLE, "gpu")
+    with pytest.raises(
+        ConfigError, match=r"^LASER_BACKEND=gpu: .* make setup BACKEND=gpu installs the other"
+    ):
+        environment.reject_unfit_build()

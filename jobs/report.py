@@ -27,7 +27,8 @@ def main(settings: RunSettings) -> None:
         from pipeline.storage.layout import DatasetLayout
 
     dataset = DatasetLayout.of(settings.paths.data, settings.dataset.name)
-    written = write_report(_chosen(settings, dataset), dataset, settings.report.pushgateway)
+    with stage("writing the report", is_short=True):
+        written = write_report(_chosen(settings, dataset), dataset, settings.report.pushgateway)
     verdict = written.figures.verdict
     print(f"{written.figures.facts.run_id}: {verdict.headline}")
     for name, text in (("why", verdict.reason), ("what to do", verdict.advice)):

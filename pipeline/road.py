@@ -33,6 +33,7 @@ from pipeline.prompts.outputs import structured_kinds
 from pipeline.publish.snapshot import read_columns, snapshot_in_force
 from pipeline.schemas import GROUPS, TIMESTAMP
 from pipeline.settings import RunSettings
+from pipeline.stages import stage
 from pipeline.storage.files import sha256_of_json, sha256_of_rows, write_json
 from pipeline.storage.layout import DatasetLayout, RunLayout, local_folder, models_folder
 from pipeline.storage.location import read_table
@@ -98,7 +99,10 @@ def generate_knowledge(
     may_teach = outcome.num_rows > 0 and objection is None
     if settings.drafter.name == "laser" and may_teach and snapshot_in_force(layout) is None:
         vocab_size = vocabulary_size(source.path, settings.model.trust_remote_code)
-        version = extend_pools(layout, run.layout, spec.datastore_version, source.tokenizer_hash, vocab_size)
+        with stage("adding the texts to the token pools", is_short=True):
+            version = extend_pools(
+                layout, run.layout, spec.datastore_version, source.tokenizer_hash, vocab_size
+            )
     summary = replace(summary, elapsed_sec=time.monotonic() - started)
     _record(settings, run, summary, objection)
     outcome.require_complete(settings.max_failed_fraction)
@@ -120,7 +124,8 @@ def generate_plan(
     """
     vocab_size = vocabulary_size(source.path, settings.model.trust_remote_code)
     with exclusive(run.layout.root):
-        spec = _worker_spec(settings, layout, run, source, vocab_size)
+        with stage("writing the plan", is_short=True):
+            spec = _worker_spec(settings, layout, run, source, vocab_size)
         with open_progress() as progress:
             outcome = run_shards(run.plan, spec, run.layout, _worker_class(), progress.update, run.failed)
     return spec, outcome
@@ -145,10 +150,12 @@ def _prepare(
     if not chosen.num_rows:
         raise DataError(f"none of the {groups.num_rows} entities was chosen")
     rendered = render_chosen(settings, tables, chosen, source)
-    plan = outline_plan(rendered.prompts, settings.plan.shard_size)
+    with stage("planning", is_short=True):
+        plan = outline_plan(rendered.prompts, settings.plan.shard_size)
     if not plan.num_rows:
         raise DataError(f"no prompt could be written: {rendered.failed['reason'][0].as_py()}")
-    write_domain(tables, layout.tables)
+    with stage("writing the tables", is_short=True):
+        write_domain(tables, layout.tables)
     run_id = settings.run_id or _derived_run_id(settings, source, plan)
     failed = pa.concat_tables([tables.failed, rendered.failed])
     return PlannedRun(run_id, layout.run(run_id), plan, rendered.prompts, failed, tables)
@@ -156,8 +163,8 @@ def _prepare(
 
 def read_tables(settings: RunSettings) -> DomainTables:
     """The raw data as domain tables."""
-    logger.info("reading %s", raw_data_of(settings.dataset))
-    return read_domain(settings.dataset)
+    with stage(f"reading {raw_data_of(settings.dataset)}"):
+        return read_domain(settings.dataset)
 
 
 def group_tables(settings: RunSettings, tables: DomainTables) -> pa.Table:
@@ -166,7 +173,8 @@ def group_tables(settings: RunSettings, tables: DomainTables) -> pa.Table:
         cutoff = pa.scalar(settings.history_cutoff, TIMESTAMP)
         visible = tables.interactions.filter(pc.less(tables.interactions["timestamp"], cutoff))
         tables = replace(tables, interactions=visible)
-    groups = group_entities(tables, settings.dataset)
+    with stage("grouping users and items", is_short=True):
+        groups = group_entities(tables, settings.dataset)
     reject_unknown_groups(settings.acceptance, groups)
     return groups
 
@@ -291,14 +299,15 @@ def record_summary(
 
 def _sum_up(settings: RunSettings, run: PlannedRun, outcome: GenerationOutcome) -> RunSummary:
     """The summary of `run`; what the user waited is not known yet."""
-    return summarize(
-        knowledge_dataset(run.layout),
-        read_table(run.layout.failed),
-        outcome,
-        run.layout,
-        elapsed_sec=0.0,
-        structured=structured_kinds(settings.knowledge),
-    )
+    with stage("summing up", is_short=True):
+        return summarize(
+            knowledge_dataset(run.layout),
+            read_table(run.layout.failed),
+            outcome,
+            run.layout,
+            elapsed_sec=0.0,
+            structured=structured_kinds(settings.knowledge),
+        )
 
 
 def _record(settings: RunSettings, run: PlannedRun, summary: RunSummary, objection: str | None) -> None:

@@ -10,6 +10,7 @@ from statistics import median
 
 from pipeline.environment import ONE_THREAD
 from pipeline.errors import GenerationError
+from pipeline.stages import stage
 from pipeline.storage.layout import DatasetLayout, RunLayout
 from pipeline.storage.parts import committed_shards, read_manifest
 
@@ -56,7 +57,9 @@ def measure_speedup(overrides: list[str], data: Path, dataset: str, num_turns: i
         for num_workers in (1, 2) if turn % 2 == 0 else (2, 1):
             run = DatasetLayout.of(data, dataset).run(f"turn-{turn}-workers-{num_workers}")
             words = [*SAME_WORK, *FULL_BATCHES, *overrides, f"paths.data={data}"]
-            _generate(words, run.root.name, num_workers)
+            workers = f"{num_workers} worker{'s' if num_workers > 1 else ''}"
+            with stage(f"turn {turn + 1} of {num_turns}: generating with {workers}"):
+                _generate(words, run.root.name, num_workers)
             found[num_workers].append(_timing(run, num_workers))
             logger.info("%d workers: %.1f s", num_workers, found[num_workers][-1].seconds)
     return Speedup(tuple(found[1]), tuple(found[2]))

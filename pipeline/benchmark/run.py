@@ -30,6 +30,7 @@ from pipeline.generate.engine import TextRequest
 from pipeline.models import ModelSource, resolve_model
 from pipeline.models.tokenizer import vocabulary_size
 from pipeline.settings import Kind, RunSettings
+from pipeline.stages import stage
 from pipeline.storage.files import sha256_of_json, write_json
 from pipeline.storage.layout import models_folder
 
@@ -51,7 +52,8 @@ def run_benchmark(settings: RunSettings, folder: Path) -> list[BenchRow]:
     else:
         pool = _pool_texts(spec, workloads, folder)
     vocab_size = vocabulary_size(source.path, settings.model.trust_remote_code)
-    store = build_pools(pool, folder / "datastore", vocab_size, source.tokenizer_hash)
+    with stage("building the token pools", is_short=True):
+        store = build_pools(pool, folder / "datastore", vocab_size, source.tokenizer_hash)
     spec = replace(spec, datastore=str(store.resolve()), datastore_version=store.name)
     engines = _start_engines(spec, pool)
     try:
@@ -120,13 +122,13 @@ def _pool_texts(spec: WorkerSpec, workloads: dict[Kind, Workload], folder: Path)
     path = folder / f"{_pool_name(spec, requests)}.parquet"
     if path.exists():
         return read_texts(path)
-    logger.info("writing the %d texts of the warm pool (once)", len(requests))
     settings = strict_laser(spec.settings).applied_to(spec.settings)
-    engine = EngineProcess(replace(spec, settings=settings), [])
-    try:
-        return write_texts(path, requests, engine.write(requests))
-    finally:
-        engine.close()
+    with stage(f"writing the {len(requests)} texts of the warm pool (once)"):
+        engine = EngineProcess(replace(spec, settings=settings), [])
+        try:
+            return write_texts(path, requests, engine.write(requests))
+        finally:
+            engine.close()
 
 
 def _start_engines(spec: WorkerSpec, pool: pa.Table) -> dict[str, EngineProcess]:
@@ -134,18 +136,19 @@ def _start_engines(spec: WorkerSpec, pool: pa.Table) -> dict[str, EngineProcess]
     texts = pool["token_ids"].to_pylist()
     engines = {}
     for method in compared_methods(spec.settings):
-        logger.info("starting %s", method.name)
-        engines[method.name] = EngineProcess(replace(spec, settings=method.applied_to(spec.settings)), texts)
+        with stage(f"starting the engine of {method.name}"):
+            settings = method.applied_to(spec.settings)
+            engines[method.name] = EngineProcess(replace(spec, settings=settings), texts)
     return engines
 
 
 def _warm_up(engines: dict[str, EngineProcess], workloads: dict[Kind, Workload]) -> None:
     """Native code, prices and calibration: on other entities."""
     for method, engine in engines.items():
-        logger.info("warming up %s", method)
-        for workload in workloads.values():
-            engine.write(workload.warmup)
-            engine.measure(workload.warmup[:2], [], 1)
+        with stage(f"warming up {method}"):
+            for workload in workloads.values():
+                engine.write(workload.warmup)
+                engine.measure(workload.warmup[:2], [], 1)
 
 
 def _cells(
@@ -154,7 +157,7 @@ def _cells(
     """The rows of each kind and concurrency, as they are measured."""
     for kind, workload in workloads.items():
         for concurrency in bench.concurrencies:
-            rows = bench_rows(kind, concurrency, _measure_cell(engines, workload, concurrency))
+            rows = bench_rows(kind, concurrency, _measure_cell(engines, workload, kind, concurrency))
             logger.info("%s", "; ".join(_line(row) for row in rows))
             yield rows
 
@@ -164,15 +167,18 @@ def _line(row: BenchRow) -> str:
 
 
 def _measure_cell(
-    engines: dict[str, EngineProcess], workload: Workload, concurrency: int
+    engines: dict[str, EngineProcess], workload: Workload, kind: Kind, concurrency: int
 ) -> dict[str, list[Window]]:
     """All methods in turn, round by round; each round has other texts and begins with another method."""
     methods = list(engines)
     windows: dict[str, list[Window]] = {method: [] for method in methods}
-    for number, texts in enumerate(workload.rounds):
-        shift = number % len(methods)
-        for method in methods[shift:] + methods[:shift]:
-            measured = texts[: num_texts(concurrency)]
-            fillers = workload.fillers[: num_fillers(concurrency)]
-            windows[method].append(engines[method].measure(measured, fillers, concurrency))
+    measured = f"measuring {kind}s, {concurrency} at once"
+    with stage(measured) as say:
+        for number, texts in enumerate(workload.rounds):
+            shift = number % len(methods)
+            for method in methods[shift:] + methods[:shift]:
+                say(f"{measured}, round {number + 1} of {len(workload.rounds)}: {method}")
+                requests = texts[: num_texts(concurrency)]
+                fillers = workload.fillers[: num_fillers(concurrency)]
+                windows[method].append(engines[method].measure(requests, fillers, concurrency))
     return windows

@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from pipeline.encode.locate import EncoderFolder, locate_encoder
 from pipeline.encoder_settings import EncoderSettings
+from pipeline.stages import stage
 from pipeline.storage.files import sha256_of_json
 
 Vectors = npt.NDArray[np.float32]
@@ -56,13 +57,14 @@ class EncoderIdentity:
 def load_encoder(settings: EncoderSettings) -> Encoder:
     """Load the encoder, on the GPU if there is one. Raises `ModelError` if it cannot be served."""
     folder = locate_encoder(settings)
-    if settings.backend == "vllm":
-        from pipeline.encode.vllm_encoder import VllmEncoder
+    with stage(f"loading the encoder {folder.name}", is_short=True):
+        if settings.backend == "vllm":
+            from pipeline.encode.vllm_encoder import VllmEncoder
 
-        return VllmEncoder(settings, folder)
-    from pipeline.encode.sentence_encoder import SentenceEncoder
+            return VllmEncoder(settings, folder)
+        from pipeline.encode.sentence_encoder import SentenceEncoder
 
-    return SentenceEncoder(settings, folder)
+        return SentenceEncoder(settings, folder)
 
 
 def normalized(vectors: Vectors) -> Vectors:

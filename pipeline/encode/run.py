@@ -24,6 +24,7 @@ from pipeline.encoder_settings import EncoderSettings
 from pipeline.errors import CorruptPartError, DataError
 from pipeline.publish.snapshot import snapshot_in_force
 from pipeline.settings import KINDS, Kind, RunSettings
+from pipeline.stages import stage
 from pipeline.storage.files import sha256_of_json
 from pipeline.storage.layout import DatasetLayout
 from pipeline.storage.location import open_parquet
@@ -138,7 +139,8 @@ def _reduction(step: _Step) -> Reduction | None:
     reduction = _previous_reduction(step)
     if reduction is None:
         texts = sampled_texts(step.source, step.settings.num_fit_rows)
-        reduction = Reduction.fit(step.maker.encode_and_remember(texts), step.settings.reduced_dim)
+        with stage(f"fitting the PCA on {len(texts):,} texts"):
+            reduction = Reduction.fit(step.maker.encode_and_remember(texts), step.settings.reduced_dim)
         logger.info(
             "PCA to %d dimensions, fitted on %d texts, keeps %.1f %% of the variance",
             step.settings.reduced_dim,
@@ -231,10 +233,10 @@ def _encode_rest(step: _Step, parts: PartsOfKind, kind: Kind) -> None:
     num_missing = int((~parts.done).sum())
     if not num_missing:
         return
-    logger.info("%ss: %s to encode", kind, f"{num_missing:,}")
-    for rows, texts in _missing_texts(step, parts, kind):
-        parts.write(rows, step.maker.encode(texts))
-        logger.info("%ss: %s of %s", kind, f"{int(parts.done.sum()):,}", f"{parts.keys.num_rows:,}")
+    with stage(f"encoding {num_missing:,} texts of {kind}s") as say:
+        for rows, texts in _missing_texts(step, parts, kind):
+            parts.write(rows, step.maker.encode(texts))
+            say(f"encoding texts of {kind}s: {int(parts.done.sum()):,} of {parts.keys.num_rows:,} done")
 
 
 def _missing_texts(step: _Step, parts: PartsOfKind, kind: Kind) -> Iterator[tuple[Rows, list[str]]]:

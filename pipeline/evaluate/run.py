@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline.domains import DomainTables, read_domain
+from pipeline.domains import DomainTables
 from pipeline.errors import ConfigError
 from pipeline.evaluate.evaluation import Evaluation, find_all, find_warm
 from pipeline.evaluate.features import make_inputs
@@ -33,7 +33,9 @@ from pipeline.evaluate.vectors import Encode, Vectors, knowledge_vectors
 from pipeline.fingerprint import text_fingerprint
 from pipeline.generate.ray_cluster import usable_cpus
 from pipeline.models import resolve_model
+from pipeline.road import read_tables
 from pipeline.settings import RunSettings
+from pipeline.stages import stage
 from pipeline.storage.files import sha256_of_json, sha256_of_rows
 from pipeline.storage.layout import DatasetLayout, models_folder
 
@@ -58,7 +60,7 @@ def evaluate(
     """
     _require_ctr_library()
     source = resolve_model(settings.model, models_folder(settings.paths.data))
-    tables = read_domain(settings.dataset)
+    tables = read_tables(settings)
     cutoff = choose_cutoff(tables.interactions, settings)
     model = settings.model.model_copy(update={"path": source.path})
     ids = most_active(tables.interactions, settings.limit, cutoff)
@@ -66,7 +68,8 @@ def evaluate(
     settings = settings.model_copy(update={"model": model, "history_cutoff": events.prompt_cutoff})
     version = settings.run_id or _version(settings, source.revision, ids, tables)
     sets = generate_sets(settings, entity_table(ids), evaluation_folder(settings) / version, open_progress)
-    vectors = knowledge_vectors(sets, ids, GREEDY, settings.evaluation.dimension, encode)
+    with stage("encoding the texts"):
+        vectors = knowledge_vectors(sets, ids, GREEDY, settings.evaluation.dimension, encode)
     results = _train_all(settings, events, tables, vectors)
     meta = _meta(settings, events, sets, vectors)
     return Evaluation(
@@ -141,16 +144,17 @@ def _train_all(
         for knowledge in KNOWLEDGE
         for seed in range(evaluation.num_seeds)
     ]
-    logger.info("training %d CTR models", len(trials))
     finished: list[Result] = []
 
     def note(result: Result) -> None:
         finished.append(result)
+        say(f"training CTR models: {len(finished)} of {len(trials)} done")
         if len(finished) % evaluation.num_seeds == 0:
             aucs = [one.auc for one in finished[-evaluation.num_seeds :]]
             logger.info("%s, knowledge %s: AUC %.4f", result.model, result.knowledge, np.mean(aucs))
 
-    return run_trials(bench, trials, min(usable_cpus(), MAX_PROCESSES), note)
+    with stage(f"training {len(trials)} CTR models") as say:
+        return run_trials(bench, trials, min(usable_cpus(), MAX_PROCESSES), note)
 
 
 def _meta(

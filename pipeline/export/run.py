@@ -14,6 +14,7 @@ from pipeline.export.recbole import write_recbole
 from pipeline.export.torch_matrix import write_torch
 from pipeline.export.view import VectorsView
 from pipeline.settings import RunSettings
+from pipeline.stages import stage
 from pipeline.storage.files import write_json
 from pipeline.storage.layout import DatasetLayout
 
@@ -41,7 +42,8 @@ def export_embeddings(settings: RunSettings) -> ExportReport:
     """Write the chosen formats of the embeddings in force, or of `export.version`. Raises `PipelineError`."""
     layout = DatasetLayout.of(settings.paths.data, settings.dataset.name)
     embeddings = _embeddings(layout, settings.export.version)
-    coverage, missing = measure_coverage(layout, embeddings)
+    with stage("measuring what the vectors cover", is_short=True):
+        coverage, missing = measure_coverage(layout, embeddings)
     folder = version_folder(layout, embeddings.version) / "exports"
     write_json(coverage.as_dict(), folder / "coverage.json")
     view = VectorsView(layout, embeddings, missing)
@@ -63,7 +65,8 @@ def _embeddings(layout: DatasetLayout, version: str | None) -> Embeddings:
 
 def _write_format(name: ExportFormat, view: VectorsView, folder: Path, settings: ExportSettings) -> list[str]:
     (folder / MARKER).unlink(missing_ok=True)
-    files = FORMATS[name](view, folder, settings)
+    with stage(f"writing the files of {name}", is_short=True):
+        files = FORMATS[name](view, folder, settings)
     content = {
         "format": name,
         "version": view.embeddings.version,

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from pipeline.generate.contract import SourceCounts, WorkerProgress
 from pipeline.stages import duration
@@ -156,7 +156,8 @@ class ProgressTracker:
             totals=totals,
             elapsed_sec=now - self._started_at,
             decode_sec=decode_sec,
-            tokens_per_sec=self._rate(now, totals.num_output_tokens),
+            # Of unfinished texts too, where the drafter tells: the first text may take a minute.
+            tokens_per_sec=self._rate(now, max(totals.num_output_tokens, totals.num_decoded_tokens)),
             eta_sec=self._eta(num_done, decode_sec),
         )
 
@@ -257,35 +258,38 @@ class PlainView:
 
 
 class BarView:
-    """A progress bar on a terminal."""
+    """A progress bar on a terminal, from the first snapshot on: before that, Ray is started."""
 
     def __init__(self, console: Console, model: str) -> None:
         self._model = model
         self._progress = Progress(
             BarColumn(),
             MofNCompleteColumn(),
+            TimeElapsedColumn(),
             TextColumn("{task.description}", markup=False),
             console=console,
             redirect_stdout=False,
         )
-        self._task = self._progress.add_task("", total=None)
+        self._task: TaskID | None = None
 
     def __enter__(self) -> "BarView":
-        self._progress.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._progress.stop()
+        if self._task is not None:
+            self._progress.stop()
 
     def update(self, snapshot: ProgressSnapshot) -> None:
         """Redraw."""
+        if self._task is None:
+            self._task = self._progress.add_task("", total=snapshot.num_rows_total)
         waiting = snapshot.num_workers_ready == 0 and snapshot.decode_sec == 0
         text = starting_line(snapshot, self._model) if waiting else rate_line(snapshot)
         self._progress.update(
             self._task,
-            total=snapshot.num_rows_total,
             completed=snapshot.num_rows_done,
             description=text,
         )
+        self._progress.start()  # what runs already is left alone

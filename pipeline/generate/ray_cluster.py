@@ -25,6 +25,7 @@ from pipeline.errors import ConfigError, GenerationError, MachineError
 from pipeline.generate.local_ray import local_ray
 from pipeline.generate.run_log import LOG_FORMAT, ray_output_in
 from pipeline.settings import ClusterSettings, RunSettings
+from pipeline.stages import stage
 from pipeline.termination import sigterm_handler_kept
 
 logger = logging.getLogger(__name__)
@@ -201,7 +202,8 @@ def ray_session(cluster: ClusterSettings, run_log: Path) -> Iterator[list[Node]]
     """
     with ray_output_in(run_log), ExitStack() as session:
         if not ray.is_initialized():
-            with sigterm_handler_kept():  # Ray's own would end the process with exit code 15
+            what = f"connecting to Ray at {cluster.address}" if cluster.address else "starting Ray"
+            with sigterm_handler_kept(), stage(what):  # Ray's own would end the process with exit code 15
                 session.enter_context(_connected(cluster.address, run_log))
         yield nodes()
 

@@ -25,6 +25,7 @@ from pipeline.generate.row_by_row import row_under_way
 from pipeline.generate.shard_queue import ShardQueue
 from pipeline.generate.shard_server import ShardReceipt, ShardServer, StartReceipt
 from pipeline.generate.watchdog import Watchdog
+from pipeline.stages import stage
 from pipeline.storage.layout import RunLayout
 from pipeline.termination import wait_for_end
 
@@ -381,9 +382,8 @@ class WorkerPool:
         """Let the engines shut down in order, for at most `CLOSE_SEC`."""
         closing = [slot.actor.close.remote() for slot in self._slots if slot.is_ready]
         if closing:
-            started = time.monotonic()
-            ray.wait(closing, num_returns=len(closing), timeout=CLOSE_SEC)
-            logger.debug("workers closed in %.1f s", time.monotonic() - started)
+            with stage("closing the engines", is_short=True):
+                ray.wait(closing, num_returns=len(closing), timeout=CLOSE_SEC)
 
 
 def _answer(ref: Any) -> Any:

@@ -9,10 +9,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from scipy.sparse import csr_matrix
-from sklearn.cluster import MiniBatchKMeans
-from sklearn.decomposition import TruncatedSVD
-from sklearn.feature_extraction.text import TfidfTransformer
-from sklearn.preprocessing import normalize
 from threadpoolctl import threadpool_limits
 
 from pipeline.schemas import GROUPS, conform
@@ -89,6 +85,10 @@ def _factors(matrix: csr_matrix, settings: UserGroupSettings) -> np.ndarray:
 
     Items that everyone knows tell little about taste, so they weigh little. Shape: users x factors.
     """
+    from sklearn.decomposition import TruncatedSVD
+    from sklearn.feature_extraction.text import TfidfTransformer
+    from sklearn.preprocessing import normalize
+
     weighted = TfidfTransformer().fit_transform(matrix)
     num_factors = min(settings.num_factors, *matrix.shape)
     if matrix.shape[1] == 1:
@@ -100,6 +100,8 @@ def _factors(matrix: csr_matrix, settings: UserGroupSettings) -> np.ndarray:
 
 def _cluster(factors: np.ndarray, settings: UserGroupSettings) -> np.ndarray:
     """The cluster of each row, equal rows together."""
+    from sklearn.cluster import MiniBatchKMeans
+
     num_clusters = min(settings.num_groups, len(factors))
     return MiniBatchKMeans(num_clusters, random_state=settings.seed, n_init=4).fit_predict(factors)
 

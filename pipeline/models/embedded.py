@@ -2,7 +2,6 @@
 
 import fcntl
 import json
-import logging
 import os
 import shutil
 import subprocess
@@ -15,9 +14,9 @@ from importlib import metadata
 from pathlib import Path
 
 from pipeline.errors import ModelError
+from pipeline.stages import stage
 from pipeline.storage.files import TEMPORARY_PREFIX
 
-LOGGER = logging.getLogger(__name__)
 CONVERSION = 1  # raise when the conversion writes something else: prepared folders are then made anew
 PROVENANCE = ".source.json"  # written last; names what the folder was made from
 
@@ -94,13 +93,13 @@ def _locked(models_folder: Path, name: str) -> Iterator[None]:
 
 def _prepare(source: Path, folder: Path, provenance: dict[str, object]) -> None:
     """Convert beside `folder`, then rename. The caller holds the lock, so leftovers are nobody's."""
-    LOGGER.info("preparing %s, once; this takes about half a minute", folder)
     for leftover in folder.parent.glob(f"{TEMPORARY_PREFIX}*-{folder.name}"):
         shutil.rmtree(leftover, ignore_errors=True)
     temporary = folder.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}-{folder.name}")
     try:
         temporary.mkdir()
-        _convert(source, temporary)
+        with stage(f"preparing {folder}, once; this takes about half a minute"):
+            _convert(source, temporary)
         (temporary / PROVENANCE).write_text(json.dumps(provenance), encoding="utf-8")
         _flush(temporary)
         _put_in_place(temporary, folder)

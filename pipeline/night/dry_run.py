@@ -13,6 +13,7 @@ from pipeline.night.cutoff import with_cutoff_of_the_night
 from pipeline.night.planning import NightPlan, Prepared, plan_night
 from pipeline.publish.release import check_gone
 from pipeline.settings import KINDS, Kind, RunSettings
+from pipeline.stages import stage
 from pipeline.storage.layout import DatasetLayout
 
 
@@ -36,7 +37,8 @@ def dry_run_night(settings: RunSettings) -> NightDryRun:
     understood = understand(settings)
     rendered, source = render_apart(settings, understood.tables, understood.chosen)
     prepared = Prepared(understood.tables, understood.groups, understood.chosen, rendered, source)
-    night = plan_night(settings, layout, prepared)
+    with stage("comparing with what is published"):
+        night = plan_night(settings, layout, prepared)
     check_gone(night.base, night.changes, settings.publish.max_gone_fraction)
     return NightDryRun(
         base_version=night.base.version if night.base else None,

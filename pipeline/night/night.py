@@ -39,6 +39,7 @@ from pipeline.road import (
 )
 from pipeline.sessions import DecodeTime, decode_time
 from pipeline.settings import KINDS, RunSettings
+from pipeline.stages import stage
 from pipeline.storage.files import write_parquet
 from pipeline.storage.layout import DatasetLayout, RunLayout, models_folder
 from pipeline.storage.lock import OwnedLock, owned
@@ -128,7 +129,7 @@ def _run_steps(
     require_drafter_package(settings.drafter.name)
     reject_what_does_not_fit(settings)
     prepared = _prepare(settings, layout, record)
-    with record.step("plan"):
+    with record.step("plan"), stage("comparing with what is published"):
         mend_pools_in_force(layout, lock.require_held)
         night = plan_night(settings, layout, prepared)
         lock.rename(night.run.run_id)
@@ -136,14 +137,15 @@ def _run_steps(
         check_gone(night.base, night.changes, settings.publish.max_gone_fraction)
     _work(settings, layout, record, night, prepared, lock, open_progress)
     record.finish()
-    with record.step("report"):
+    with record.step("report"), stage("writing the report"):
         _write_report(night.run.layout, layout, settings.report.pushgateway)
 
 
 def _prepare(settings: RunSettings, layout: DatasetLayout, record: NightRecord) -> Prepared:
     with record.step("tables"):
         tables = read_tables(settings)
-        write_domain(tables, layout.tables)
+        with stage("writing the tables", is_short=True):
+            write_domain(tables, layout.tables)
     with record.step("groups"):
         groups = group_tables(settings, tables)
         chosen = choose_entities(settings, groups)

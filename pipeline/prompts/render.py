@@ -25,6 +25,7 @@ from pipeline.prompts.words import plural
 from pipeline.schemas import FAILED, GROUPS, PROMPTS, TIMESTAMP, TOKEN_IDS, conform
 from pipeline.settings import KINDS, Kind, KnowledgeSettings, ModelSettings, PromptSettings
 from pipeline.spool import spooled
+from pipeline.stages import stage
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -87,9 +88,13 @@ def render_prompts(
                 )
                 for batch in writer.batches(entities, subjects, cutoff if kind == "user" else None):
                     failed.append(batch.failed)
+                    done[0] += batch.prompts.num_rows + batch.failed.num_rows
+                    say(f"rendering prompts: {done[0]:,} of {groups.num_rows:,}")
                     yield batch.prompts
 
-    prompts = spooled(written(), PROMPTS, scratch)
+    done = [0]
+    with stage("rendering prompts", is_short=True) as say:
+        prompts = spooled(written(), PROMPTS, scratch)
     refused = conform(pa.concat_tables(failed), FAILED, "failed")
     logger.info("%d prompts rendered, %d entities failed", prompts.num_rows, refused.num_rows)
     if prompts.num_rows + refused.num_rows != groups.num_rows:

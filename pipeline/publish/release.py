@@ -35,6 +35,7 @@ from pipeline.publish.snapshot import (
 from pipeline.publish.validation import Validation, validate_snapshot
 from pipeline.publish.writer import write_snapshot
 from pipeline.settings import RunSettings
+from pipeline.stages import stage
 from pipeline.storage.files import remove_folder, write_json
 from pipeline.storage.layout import DatasetLayout, RunLayout
 
@@ -61,11 +62,11 @@ def publish_run(
         snapshot = mend_pools(layout, snapshot, require_lock)
     else:
         files, validation = write_and_validate(layout, run, settings, content, step, require_lock)
-        with step("datastore"):
+        with step("datastore"), stage("building the token pools"):
             require_lock()
             datastore = _build_pools(layout, run, content, files)
         snapshot = _snapshot(run, content, files, validation, datastore)
-    with step("publish"):
+    with step("publish"), stage(f"publishing {version}"):
         verify_pools(layout, str(snapshot.datastore_version))
         require_lock()
         write_json(snapshot.model_dump(mode="json"), layout.snapshot(version) / SUCCESS)
@@ -87,12 +88,12 @@ def write_and_validate(
 ) -> tuple[list[SnapshotFile], Validation]:
     """Write the files of the version named after `run` and check them; see `publish_run`."""
     version = run.root.name
-    with step("snapshot"):
+    with step("snapshot"), stage(f"writing version {version}"):
         if content.base is not None:
             verify_files(layout, content.base.version, content.base.files)
         _clear(layout, version, require_lock)
         files = write_snapshot(layout, version, run, content.base, content.kept, require_lock)
-    with step("validate"):
+    with step("validate"), stage(f"validating version {version}"):
         try:
             check_failures(content, settings.max_failed_fraction)
             check_gone(content.base, content.changes, settings.publish.max_gone_fraction)

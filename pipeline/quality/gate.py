@@ -30,6 +30,7 @@ from pipeline.quality.variants import (
 )
 from pipeline.quality_settings import has_measured_enough
 from pipeline.settings import AcceptanceSettings, DrafterSettings, RunSettings
+from pipeline.stages import stage
 from pipeline.storage.files import sha256_of_json, write_json
 from pipeline.storage.layout import RunLayout
 from pipeline.storage.parts import knowledge_dataset
@@ -152,7 +153,8 @@ def _measured(sample: pa.Table, decoded: pa.Table, encode: Encode, settings: Run
         return QualityReport(sample.num_rows, 0, [])
     kept = pa.array(complete)
     tables = [sample.filter(kept), *(variants[name].filter(kept) for name in (STRICT, *SAMPLED))]
-    embeddings = encode([text for rows in tables for text in rows["text"].to_pylist()])
+    with stage("encoding the texts of the quality sample"):
+        embeddings = encode([text for rows in tables for text in rows["text"].to_pylist()])
     relaxed, strict, first, second = (
         _texts(rows, part) for rows, part in zip(tables, np.split(embeddings, len(tables)), strict=True)
     )

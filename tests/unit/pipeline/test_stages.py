@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from pipeline import stages
-from pipeline.stages import MessageHandler, duration, messages, stage, stages_shown
+from pipeline.stages import MessageHandler, messages, stage, stages_shown
 
 
 def terminal() -> Console:
@@ -39,7 +39,8 @@ def test_a_short_stage_leaves_nothing_behind():
     console = terminal()
     with stages_shown(console), stage("loading libraries", is_short=True):
         pass
-    assert shown_on(console).strip().splitlines()[-1].startswith(("\r", "⠋ loading"))
+    last_line = shown_on(console).replace("\r", "\n").splitlines()[-1]
+    assert "loading libraries" in shown_on(console) and last_line == ""
 
 
 def test_a_log_gets_a_line_at_the_beginning_and_others_while_it_lasts(monkeypatch, caplog):
@@ -75,7 +76,3 @@ def test_messages_are_whole_lines_as_they_are_written(capsys):
     MessageHandler().emit(logging.LogRecord("pipeline", logging.INFO, "", 0, "%s", (line,), None))
     assert capsys.readouterr().err == line + "\n"
     assert messages() is messages()
-
-
-def test_durations():
-    assert [duration(seconds) for seconds in (None, 5, 65.4, 3723)] == ["-", "0:05", "1:05", "1:02:03"]

@@ -169,5 +169,24 @@ def test_a_terminal_gets_a_bar_and_a_pipe_lines(clock):
     assert isinstance(progress_view(Console(file=io.StringIO()), "toy"), PlainView)
 
 
+def test_a_bar_begins_with_the_first_snapshot_and_shows_elapsed_time(clock):
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=120, color_system=None)
+    with progress_view(console, "toy") as view:
+        assert screen.getvalue() == ""  # Ray is started now, which is a stage of its own
+        view.update(ProgressTracker(40, 0, 1, clock=clock).snapshot())
+        assert "0/?" not in screen.getvalue()
+        assert "0/40 0:00:00 starting 1 worker: loading model toy" in screen.getvalue()
+
+
+def test_speed_counts_the_tokens_of_unfinished_texts(clock):
+    tracker = ProgressTracker(8, 0, 1, clock=clock)
+    tracker.worker_ready(0)
+    tracker.snapshot()
+    clock.now += 10
+    tracker.update(0, replace(worker_progress(0), num_decoded_tokens=500))
+    assert tracker.snapshot().tokens_per_sec == pytest.approx(50)
+
+
 def test_durations():
     assert [duration(value) for value in (None, 0.4, 59.6, 3725)] == ["-", "0:00", "1:00", "1:02:05"]

@@ -2,9 +2,9 @@ import logging
 import re
 from types import SimpleNamespace
 
+import psutil
 import pytest
 
-from pipeline import environment
 from pipeline.errors import StorageError, UploadError
 from pipeline.generate import shard_server
 from pipeline.generate.shard_server import ShardServer
@@ -56,12 +56,12 @@ def test_a_start_without_memory_is_no_wrong_configuration(
     server, monkeypatch, available, total, code, message
 ):
     status = SimpleNamespace(available=available * GIB, total=total * GIB)
-    monkeypatch.setattr(environment.psutil, "virtual_memory", lambda: status)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: status)
     error = server._as_start_error(ValueError("cache"))
     assert error.exit_code == code and re.search(message, str(error))
 
 
 def test_a_missing_file_is_not_put_down_to_a_full_machine(server, monkeypatch):
     status = SimpleNamespace(available=GIB, total=64 * GIB)
-    monkeypatch.setattr(environment.psutil, "virtual_memory", lambda: status)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: status)
     assert server._as_start_error(OSError("no weights")).exit_code == 2

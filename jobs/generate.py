@@ -29,7 +29,7 @@ def main(settings: RunSettings) -> None:
         from pipeline.domains.raw.watch import reading_shown_on
         from pipeline.dry_run import dry_run, render_dry_run
         from pipeline.generate.progress import progress_view
-        from pipeline.generate.summary import render
+        from pipeline.generate.summary import render, render_examples
         from pipeline.road import generate_knowledge
 
     out = Console()
@@ -42,6 +42,7 @@ def main(settings: RunSettings) -> None:
         report = generate_knowledge(settings, lambda: progress_view(messages(), settings.model.name))
     out.print(f"\nRun {report.run_id}", highlight=False)
     render(report.summary, out)
+    render_examples(report.examples, out)
     _print_coverage(report, settings, out)
 
 

@@ -35,9 +35,11 @@ def main(settings: RunSettings) -> None:
 
         from pipeline.domains.raw.watch import reading_shown_on
         from pipeline.generate.progress import progress_view
+        from pipeline.generate.summary import example_texts, render_examples
         from pipeline.night.dry_run import dry_run_night
         from pipeline.night.night import finished_night, run_night
         from pipeline.storage.layout import DatasetLayout
+        from pipeline.storage.parts import knowledge_dataset
 
     out = Console()
     layout = DatasetLayout.of(settings.paths.data, settings.dataset.name)
@@ -50,13 +52,14 @@ def main(settings: RunSettings) -> None:
             _print_dry_run(dry_run_night(settings), out)
             return
         report = run_night(settings, lambda: progress_view(messages(), settings.model.name))
-    if "counts" not in report.values:  # before the plan
+    if report.run_id is None or "counts" not in report.values:  # before the plan
         out.print(f"stopped after {report.stopped_after}, as nightly.stop_after asks")
         return
     out.print(f"\nNight {report.run_id}", highlight=False)
     _print_counts(report.values["counts"], COUNTS, out)
     for name, value in _lines(report):
         out.print(f"{name:<12} {value}", markup=False, highlight=False, soft_wrap=True)
+    render_examples(example_texts(knowledge_dataset(layout.run(report.run_id)), layout.tables), out)
 
 
 def _print_done(report: NightReport, layout: DatasetLayout, out: Console) -> None:

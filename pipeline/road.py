@@ -19,7 +19,7 @@ from pipeline.generate.dispatch import GenerationOutcome, run_shards
 from pipeline.generate.optional_packages import require_drafter_package
 from pipeline.generate.progress import ProgressView
 from pipeline.generate.ray_cluster import reject_what_does_not_fit
-from pipeline.generate.summary import RunSummary, summarize
+from pipeline.generate.summary import ExampleText, RunSummary, example_texts, summarize
 from pipeline.groups import group_entities, reject_unknown_groups
 from pipeline.groups.alignment import align_user_groups
 from pipeline.models import ModelSource, resolve_model
@@ -62,6 +62,7 @@ class RunReport:
     num_users: int
     num_items: int
     datastore_version: str | None  # in force after the run
+    examples: list[ExampleText]
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def generate_knowledge(
     outcome.require_complete(settings.max_failed_fraction)
     if objection is not None:
         raise GenerationError(f"{objection}; the texts are in {run.layout.parts}")
-    return _report(settings, run, summary, version)
+    return _report(settings, layout, run, summary, version)
 
 
 def generate_plan(
@@ -191,13 +192,15 @@ def render_chosen(
     settings: RunSettings, tables: DomainTables, chosen: pa.Table, source: ModelSource
 ) -> RenderedPrompts:
     """The prompts of `chosen`. Raises `DataError` if one shows an event at or after its cutoff."""
+    with stage("loading the tokenizer", is_short=True):
+        tokenizer = load_tokenizer(source.path, settings.model.trust_remote_code)
     rendered = render_prompts(
         tables,
         chosen,
         settings.knowledge,
         settings.model,
         settings.dataset.item_word,
-        load_tokenizer(source.path, settings.model.trust_remote_code),
+        tokenizer,
         settings.history_cutoff,
         rating_range=settings.dataset.rating_range,
         scratch=local_folder(settings.paths.data),
@@ -319,8 +322,15 @@ def _record(settings: RunSettings, run: PlannedRun, summary: RunSummary, objecti
     write_json(recorded | judged | {"summary": summary.as_dict()}, run.layout.manifest)
 
 
-def _report(settings: RunSettings, run: PlannedRun, summary: RunSummary, version: str | None) -> RunReport:
+def _report(
+    settings: RunSettings,
+    layout: DatasetLayout,
+    run: PlannedRun,
+    summary: RunSummary,
+    version: str | None,
+) -> RunReport:
     num_users, num_items = run.tables.users.num_rows, run.tables.items.num_rows
     is_cut = settings.limit != "all" and settings.limit < max(num_users, num_items)
     coverage = Coverage(run.plan.num_rows, is_cut or settings.offset > 0)
-    return RunReport(run.run_id, summary, coverage, num_users, num_items, version)
+    examples = example_texts(knowledge_dataset(run.layout), layout.tables)
+    return RunReport(run.run_id, summary, coverage, num_users, num_items, version, examples)

@@ -1,6 +1,6 @@
 """The tables of a domain."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,8 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.schemas import USERS, conform
+from pipeline.schemas import ITEMS, USERS, conform
 from pipeline.storage.files import write_parquet
+from pipeline.storage.location import parquet_dataset
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,16 @@ def write_domain(tables: DomainTables, folder: Path) -> None:
     write_parquet(tables.users, folder / "users.parquet")
     write_parquet(tables.items, folder / "items.parquet")
     write_parquet(tables.interactions, folder / "interactions.parquet")
+
+
+def item_titles(folder: Path, ids: Collection[str]) -> dict[str, str]:
+    """The titles of those of the items `ids` that items.parquet in `folder` knows; none if it is missing."""
+    path = folder / "items.parquet"
+    if not path.exists():
+        return {}
+    is_asked_for = pc.is_in(pc.field("item_id"), pa.array(list(ids), pa.string()))
+    items = parquet_dataset([path], ITEMS).to_table(columns=["item_id", "title"], filter=is_asked_for)
+    return dict(zip(*(items[name].to_pylist() for name in ("item_id", "title")), strict=True))
 
 
 def with_column(rows: pa.Table, column: str, values: pa.Array | pa.ChunkedArray) -> pa.Table:

@@ -1,8 +1,9 @@
 """What a run has produced, in numbers: for the terminal, and for `manifest.json`."""
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,16 @@ import pyarrow.dataset as ds
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from pipeline.domains.tables import item_titles
 from pipeline.generate.contract import SourceCounts
 from pipeline.generate.dispatch import GenerationOutcome
 from pipeline.output_bounds import OutputCounts, count_outputs, objection_to
+from pipeline.printable import printable
 from pipeline.publish_settings import PublishSettings
 from pipeline.schemas import DECODING_COUNTS
+from pipeline.settings import KINDS
 from pipeline.stages import duration
 from pipeline.storage.layout import RunLayout
 
@@ -29,6 +34,7 @@ FAULTS = {
     "num_with_control_tokens": "control tokens",
     "num_with_reasoning": "after reasoning",
 }
+MAX_EXAMPLE_CHARS = 400
 
 
 @dataclass(frozen=True)
@@ -111,6 +117,30 @@ class RunSummary:
         }
         totals = {"num_rows": self.num_rows, "num_output_tokens": self.num_output_tokens}
         return asdict(self) | {"kinds": kinds, "remarks": self.remarks} | totals
+
+
+@dataclass(frozen=True)
+class ExampleText:
+    """One text of a run, for a first look. It comes from a model: show it escaped."""
+
+    entity: str  # for example `item 1127, Truman Show, The (1998)`
+    text: str
+
+
+def example_texts(knowledge: ds.Dataset, tables: Path) -> list[ExampleText]:
+    """A text of each kind: the first that the model ended itself, else the first. `tables`: for titles."""
+    rows = []
+    for kind in KINDS:
+        of_kind = knowledge.filter(pc.field("kind") == kind)
+        columns = ["kind", "entity_id", "text"]
+        ended = of_kind.filter(pc.field("finish_reason") == "stop").head(1, columns=columns)
+        rows += (ended if ended.num_rows else of_kind.head(1, columns=columns)).to_pylist()
+    titles = item_titles(tables, [row["entity_id"] for row in rows if row["kind"] == "item"])
+    named = [(row, titles.get(row["entity_id"]) if row["kind"] == "item" else None) for row in rows]
+    return [
+        ExampleText(f"{row['kind']} {row['entity_id']}" + (f", {title}" if title else ""), row["text"])
+        for row, title in named
+    ]
 
 
 def _ratio(part: float, whole: float) -> float | None:
@@ -239,6 +269,17 @@ def render(summary: RunSummary, console: Console) -> None:
     console.print(_kind_table(summary))
     for name, value in _lines(summary):
         console.print(f"{name:<12} {value}", markup=False, highlight=False, soft_wrap=True)
+
+
+def render_examples(examples: Sequence[ExampleText], console: Console) -> None:
+    """Write the beginning of each text to `console`, below the entity that it is about."""
+    for example in examples:
+        console.print(f"\n{printable(example.entity)}", markup=False, highlight=False, emoji=False)
+        text = printable(" ".join(example.text.split()))
+        if len(text) > MAX_EXAMPLE_CHARS:
+            text = f"{text[:MAX_EXAMPLE_CHARS].rstrip()} …"
+        for line in Text(text or "(empty)").wrap(console, console.width - 2):
+            console.print(f"  {line.plain.rstrip()}", markup=False, highlight=False, emoji=False)
 
 
 def _kind_table(summary: RunSummary) -> Table:

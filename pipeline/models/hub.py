@@ -3,11 +3,13 @@
 import logging
 import os
 import sys
+from contextlib import nullcontext
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
 from pipeline.errors import ModelError
+from pipeline.stages import stage
 
 LOGGER = logging.getLogger(__name__)
 # Safetensors only: other weight formats can carry code.
@@ -36,21 +38,26 @@ def download_snapshot(
 
     `left_out`: patterns of files not to fetch. `section` of the settings is what errors name.
     """
-    if not sys.stderr.isatty():
+    has_own_bars = sys.stderr.isatty()
+    if not has_own_bars:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     # Imported late: it reads its environment, which the lines above and callers set, at import.
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 
-    LOGGER.info("looking for %s in the hub's cache, else fetching it", hub_id)
+    what = f"looking for {hub_id} in the hub's cache, else fetching it"
+    if has_own_bars:
+        LOGGER.info("%s", what)
     fetched = FETCHED if with_weights else [pattern for pattern in FETCHED if pattern != WEIGHTS]
     patterns = [*fetched, "*.py"] if with_code else fetched
     try:
-        folder = Path(
-            snapshot_download(hub_id, revision=revision, allow_patterns=patterns, ignore_patterns=left_out)
-        )
+        with nullcontext() if has_own_bars else stage(what):
+            fetched_to = snapshot_download(
+                hub_id, revision=revision, allow_patterns=patterns, ignore_patterns=left_out
+            )
     except (OSError, HFValidationError) as error:  # HfHubHTTPError is an OSError
         raise ModelError(f"{section}.path={hub_id}: {_reason(error, section, revision)}") from error
+    folder = Path(fetched_to)
     return Snapshot(folder=folder, commit=folder.name)
 
 

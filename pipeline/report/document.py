@@ -7,21 +7,22 @@ from pipeline.report.formats import count, decimal, duration, moment, percent
 
 
 def build_document(figures: RunFigures) -> Document:
-    """The report on `figures`; a run that went wrong begins with its failures."""
+    """The report on `figures`. A run that went wrong begins with its failures and steps, another one with
+    texts: that every step is done is no news."""
+    steps = [night_sections.failures(figures), night_sections.steps(figures)]
+    samples = night_sections.samples(figures)
+    is_good = figures.verdict.state in ("done", "running")
     sections = [
-        night_sections.steps(figures),
+        *([samples] if is_good else steps),
         night_sections.changes(figures),
         night_sections.quality(figures),
         night_sections.comparison(figures),
         decoding_sections.decoding(figures),
         decoding_sections.over_time(figures),
         decoding_sections.shards(figures),
-        night_sections.samples(figures),
+        *(steps if is_good else [samples]),
         night_sections.about(figures),
     ]
-    failures = night_sections.failures(figures)
-    is_good = figures.verdict.state in ("done", "running")
-    sections.insert(len(sections) - 2 if is_good else 0, failures)
     return Document(
         title=_title(figures),
         subtitle=_subtitle(figures),

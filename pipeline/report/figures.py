@@ -74,6 +74,12 @@ class Sample:
     num_decode_steps: int
     finish_reason: str
     text: str  # shortened
+    title: str | None = None  # of an item; None of a user, or if the tables do not know it
+
+    @property
+    def entity(self) -> str:
+        """Whose text it is, for example `item 1127, Truman Show, The (1998)`."""
+        return f"{self.kind} {self.entity_id}" + (f", {self.title}" if self.title else "")
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipeline.domains.tables import item_titles
 from pipeline.errors import DataError
 from pipeline.generate.contract import SourceCounts
 from pipeline.generate.time_series import read_series
@@ -41,6 +42,7 @@ def gather(run: RunLayout, dataset: DatasetLayout, now: datetime | None = None) 
     facts = _facts(run, dataset, manifest, night)
     manifests, broken = read_manifests(run)
     rows, unreadable = _rows(run, manifests)
+    rows = _with_titles(rows, dataset)
     facts = _with_rules(facts, rows)
     shards = shard_figures(run, manifests, _num_shards_planned(run), broken + unreadable)
     speed, first, last = _speed(run, manifest)
@@ -156,6 +158,20 @@ def _rows(run: RunLayout, manifests: list[PartManifest]) -> tuple[RowFigures, li
         except (OSError, pa.ArrowException) as error:
             unreadable.append(f"{run.part(manifest.shard)}: {str(error).splitlines()[0]}")
     return gatherer.figures(), unreadable
+
+
+def _with_titles(rows: RowFigures, dataset: DatasetLayout) -> RowFigures:
+    """`rows` whose samples of items have titles, as far as the tables of the dataset can tell."""
+    ids = [sample.entity_id for sample in rows.samples if sample.kind == "item"]
+    try:
+        titles = item_titles(dataset.tables, ids)
+    except (OSError, pa.ArrowException):  # a report tells of the run, also where its tables are damaged
+        titles = {}
+    samples = [
+        replace(sample, title=titles.get(sample.entity_id) if sample.kind == "item" else None)
+        for sample in rows.samples
+    ]
+    return replace(rows, samples=samples)
 
 
 def _num_shards_planned(run: RunLayout) -> int | None:

@@ -57,9 +57,7 @@ def _table(table: DataTable) -> list[str]:
 
 def _sample(block: SampleText) -> list[str]:
     sample = block.sample
-    words = (
-        f"{sample.kind} {sample.entity_id}, group {sample.group}: {count(sample.num_output_tokens)} tokens"
-    )
+    words = f"{sample.entity}, group {sample.group}: {count(sample.num_output_tokens)} tokens"
     title = (
         f"{sample.what}: {words} in {count(sample.num_decode_steps)} steps, ended by {sample.finish_reason}"
     )

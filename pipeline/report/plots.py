@@ -131,7 +131,9 @@ def _lengths(axes: "Axes", figures: RunFigures) -> None:
         axes.stairs(100 * sums / sums.sum(), edges, color=colour, linestyle=style, linewidth=1.6, label=kind)
     axes.set_xlabel("tokens of a text")
     axes.set_ylabel("% of texts")
-    axes.legend(loc="upper left", handlelength=2.5)
+    axes.legend(
+        loc="lower left", bbox_to_anchor=(0, 1), ncols=len(lengths), handlelength=2.5
+    )  # above the bars
 
 
 def _nights(metric: str, digits: int) -> Callable[["Axes", RunFigures], None]:

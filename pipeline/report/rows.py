@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -134,33 +134,43 @@ class RowGatherer:
         self._times = [min(times), max(times)] if times else []
 
     def _samples(self) -> list[Sample]:
-        chosen = [
-            ("shortest", self._shortest),
-            ("median length", self._median()),
-            ("looping", self._most_looping),
-        ]
-        return [self._sample(what, place) for what, place in chosen if place and place.shard in self._shards]
+        """Texts that differ from each other; one that was chosen for two reasons has both."""
+        chosen = [("shortest", self._shortest), ("looping", self._most_looping)]
+        found: dict[str, Sample] = {}  # by text
+        for what, place in chosen:
+            if place is None or place.shard not in self._shards:
+                continue
+            sample = self._sample(what, place)
+            known = found.get(sample.text)
+            found[sample.text] = replace(known, what=f"{known.what}, {what}") if known else sample
+        median = self._median(list(found))
+        samples = [*found.values(), *([median] if median else [])]
+        ranks = {"shortest": 0, "median length": 1}  # a text that loops comes last
+        ranked = sorted(samples, key=lambda sample: ranks.get(sample.what.split(",")[0], 2))
+        return [replace(sample, text=_shortened(sample.text)) for sample in ranked]
 
-    def _median(self) -> _Place | None:
-        """A text as long as the median of all."""
+    def _median(self, other_texts: list[str]) -> Sample | None:
+        """A text as long as the median of all, and none of `other_texts`."""
         if not self._lengths:
             return None
         length = median_length(list(self._lengths.values()))
         for shard in self._shards:
-            for batch in _batches(self._layout, shard, ["entity_id", "kind", "num_output_tokens"]):
-                found = pc.index(batch["num_output_tokens"], length).as_py()
-                if found >= 0:
-                    return _place(shard, batch, found, length)
+            for batch in _batches(self._layout, shard, SAMPLE_COLUMNS):
+                is_new = pc.invert(pc.is_in(batch["text"], pa.array(other_texts, pa.string())))
+                rows = batch.filter(pc.and_(is_new, pc.equal(batch["num_output_tokens"], length)))
+                if rows.num_rows:
+                    return Sample(what="median length", **rows.slice(0, 1).to_pylist()[0])
         return None
 
     def _sample(self, what: str, place: _Place) -> Sample:
+        """The text at `place`, in full."""
         for batch in _batches(self._layout, place.shard, SAMPLE_COLUMNS):
             is_it = pc.and_(
                 pc.equal(batch["entity_id"], place.entity_id), pc.equal(batch["kind"], place.kind)
             )
             rows: list[dict[str, Any]] = batch.filter(is_it).to_pylist()
             if rows:
-                return Sample(what=what, **rows[0] | {"text": _shortened(rows[0]["text"])})
+                return Sample(what=what, **rows[0])
         raise LookupError(f"{place.shard}: {place.kind} {place.entity_id} vanished while it was read")
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pandas
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pytest
 from rich.console import Console
@@ -12,9 +13,18 @@ from rich.console import Console
 from pipeline.generate.contract import SourceCounts, WorkerProgress
 from pipeline.generate.dispatch import GenerationOutcome
 from pipeline.generate.progress import NO_PROGRESS
-from pipeline.generate.summary import count_repeated_ngrams, render, repeated_shares, summarize
+from pipeline.generate.summary import (
+    ExampleText,
+    count_repeated_ngrams,
+    example_texts,
+    render,
+    render_examples,
+    repeated_shares,
+    summarize,
+)
 from pipeline.output_bounds import OutputCounts
-from pipeline.schemas import FAILED, KNOWLEDGE
+from pipeline.schemas import FAILED, ITEMS, KNOWLEDGE
+from pipeline.storage.files import write_parquet
 from pipeline.storage.layout import RunLayout
 from pipeline.storage.parts import commit_part
 from tests.generation import FINGERPRINT, make_plan, make_result
@@ -192,3 +202,30 @@ def test_reasons_of_shards_that_were_given_up_are_kept(knowledge, failed, layout
     unfinished = {"item-00001": "lost", "item-00002": "lost", "item-00003": "other"}
     summary = summarize(knowledge, failed, replace(OUTCOME, unfinished=unfinished), layout, 30.0)
     assert summary.as_dict()["unfinished"] == {"lost": 2, "other": 1}
+
+
+def test_a_text_of_each_kind_is_shown_one_that_the_model_ended_if_there_is_one(knowledge, tmp_path):
+    titles = {"item_id": ["2"], "title": ["Toy Story (1995)"], "categories": [[]], "attributes": [[]]}
+    write_parquet(pa.table(titles, schema=ITEMS), tmp_path / "items.parquet")
+    examples = example_texts(ds.dataset(knowledge), tmp_path)
+    assert examples == [
+        ExampleText("item 2, Toy Story (1995)", knowledge["text"][2].as_py()),
+        ExampleText("user 3", knowledge["text"][6].as_py()),
+    ]
+    cut = knowledge.filter(pc.equal(knowledge["finish_reason"], "length"))
+    assert [example.entity for example in example_texts(ds.dataset(cut), tmp_path / "none")] == ["item 0"]
+    assert example_texts(ds.dataset(knowledge.slice(0, 0)), tmp_path) == []
+
+
+def test_examples_are_shown_as_text_indented_and_cut():
+    shown = io.StringIO()
+    text = "[bold]A :smile:\n\x1b[31m" + "word " * 200
+    examples = [ExampleText("item 1, \x1b[2J", text), ExampleText("user 2", "")]
+    render_examples(examples, Console(file=shown, width=60))
+    assert "\x1b" not in shown.getvalue()
+    lines = shown.getvalue().split("\n")
+    assert lines[:2] == ["", "item 1, \\x1b[2J"]
+    assert lines[2].startswith("  [bold]A :smile: \\x1b[31mword word word") and len(lines[2]) <= 60
+    assert lines[-5:] == [lines[-5], "", "user 2", "  (empty)", ""]
+    assert lines[-5].endswith("word …") and len(shown.getvalue()) < 520
+    assert all(line.startswith("  word") and len(line) <= 60 for line in lines[3:-4])

@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.errors import CorruptPartError, DataError
 from pipeline.report.gather import gather
-from pipeline.schemas import FAILED
+from pipeline.schemas import FAILED, ITEMS
 from pipeline.storage.files import write_json, write_parquet
 from tests.unit.pipeline.report.conftest import BEGIN, RunBuilder
 
@@ -170,6 +170,31 @@ def test_loops_are_found_and_shown(dataset):
     assert rows.num_looping == {"item": 2}
     assert rows.samples[-1].what == "looping"
     assert rows.samples[-1].entity_id == "6"
+
+
+def test_texts_to_look_at_differ_and_say_whose_they_are(dataset):
+    """All equally long: the shortest is as long as the median, and was shown twice."""
+    builder = RunBuilder(dataset, texts={str(entity): f"text {entity // 2}" for entity in range(12)})
+    layout = builder.build()
+    titles = {"item_id": ["0", "2"], "title": ["Toy Story (1995)", "Get | Shorty"]}
+    empty = {"categories": [[], []], "attributes": [[], []]}
+    write_parquet(pa.table(titles | empty, schema=ITEMS), dataset.tables / "items.parquet")
+    samples = gather(layout, dataset).rows.samples
+    assert [(sample.what, sample.text) for sample in samples] == [
+        ("shortest", "text 0"),
+        ("median length", "text 1"),
+    ]
+    assert [sample.entity for sample in samples] == ["item 0, Toy Story (1995)", "item 2, Get | Shorty"]
+
+
+def test_a_text_that_is_shown_for_two_reasons_is_shown_once(dataset):
+    builder = RunBuilder(dataset, num_shards=1, finished=1)
+    builder.written = lambda row: row | {"text": "again and again", "finish_reason": "repetition"}
+    samples = gather(builder.build(), dataset).rows.samples
+    assert [sample.what for sample in samples] == ["shortest, looping"]
+    (dataset.tables).mkdir(parents=True)
+    (dataset.tables / "items.parquet").write_bytes(b"no Parquet")
+    assert gather(builder.layout, dataset).rows.samples == samples
 
 
 def test_repeats_are_measured_on_a_sample_of_a_large_run(builder, dataset, monkeypatch):

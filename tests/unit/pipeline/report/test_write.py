@@ -4,10 +4,14 @@ import threading
 from html.parser import HTMLParser
 
 import pytest
+from matplotlib.figure import Figure
 from prometheus_client.parser import text_string_to_metric_families
 
 from pipeline.errors import DataError, StorageError
 from pipeline.report import write_report
+from pipeline.report.document import build_document
+from pipeline.report.gather import gather
+from pipeline.report.plots import DRAWERS, SIZE_INCHES
 from pipeline.report.write import latest_run
 from pipeline.storage.files import remove_folder
 from tests.unit.pipeline.report.conftest import HOSTILE, RunBuilder
@@ -115,6 +119,28 @@ def test_markdown_tables_have_as_many_cells_in_every_row(full, dataset):
         cells = line.replace("\\|", "").count("|")
         width = 0 if not line.startswith("|") else width or cells
         assert not line.startswith("|") or cells == width, line
+
+
+def test_a_run_that_went_well_begins_with_texts_and_one_that_failed_with_its_reasons(dataset):
+    def titles(builder):
+        return [section.title for section in build_document(gather(builder.layout, dataset)).sections]
+
+    builder = RunBuilder(dataset)
+    builder.build()
+    builder.night()
+    assert titles(builder)[0] == "Texts to look at"
+    assert titles(builder).index("Steps") == len(titles(builder)) - 2
+    builder.night(status="failed", error="generate: the disk is full")
+    assert titles(builder)[0] == "Steps"
+    assert titles(builder)[-2] == "Texts to look at"
+
+
+def test_the_legend_stands_beside_the_bars(full, dataset):
+    figure = Figure(figsize=SIZE_INCHES, layout="constrained")
+    axes = figure.add_subplot()
+    DRAWERS["lengths"](axes, gather(full, dataset))
+    figure.draw_without_rendering()
+    assert axes.get_legend().get_window_extent().y0 >= axes.get_window_extent().y1
 
 
 def test_metrics_are_valid_prometheus_text(full, dataset):

@@ -227,5 +227,5 @@ def test_examples_are_shown_as_text_indented_and_cut():
     assert lines[:2] == ["", "item 1, \\x1b[2J"]
     assert lines[2].startswith("  [bold]A :smile: \\x1b[31mword word word") and len(lines[2]) <= 60
     assert lines[-5:] == [lines[-5], "", "user 2", "  (empty)", ""]
-    assert lines[-5].endswith("word …") and len(shown.getvalue()) < 520
+    assert lines[-5].endswith(" …") and len(shown.getvalue()) < 520
     assert all(line.startswith("  word") and len(line) <= 60 for line in lines[3:-4])

@@ -20,6 +20,7 @@ from pipeline.domains import DomainTables
 from pipeline.domains.raw.failures import UNLISTED
 from pipeline.environment import machine_backend
 from pipeline.errors import DataError
+from pipeline.failure_bound import count_kinds, objection_to_prompts
 from pipeline.generate.optional_packages import require_drafter_package
 from pipeline.generate.ray_cluster import reject_what_does_not_fit
 from pipeline.models import ModelSource, resolve_model
@@ -111,8 +112,10 @@ def dry_run(settings: RunSettings) -> DryRun:
     understood = understand(settings)
     tables, groups = understood.tables, understood.groups
     rendered, _ = render_apart(settings, tables, understood.chosen)
-    if not rendered.prompts.num_rows:
-        raise DataError(f"no prompt could be written: {rendered.failed['reason'][0].as_py()}")
+    kinds = count_kinds(rendered.prompts, rendered.prompts, rendered.failed)
+    objection = objection_to_prompts(kinds, rendered.failed, settings.max_failed_fraction)
+    if objection is not None:
+        raise DataError(f"{objection}; a run would generate nothing")
     return DryRun(
         num_rows={name: getattr(tables, name).num_rows for name in ("users", "items", "interactions")},
         times=_times(settings, tables.interactions),

@@ -5,7 +5,7 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from pipeline.domains import DomainTables, raw_data_of, read_domain, write_domain
 from pipeline.errors import ConfigError, DataError, GenerationError
+from pipeline.failure_bound import KindCounts, count_kinds, objection_to_prompts
 from pipeline.fingerprint import row_fingerprint, run_fingerprint
 from pipeline.generate.contract import WorkerSpec
 from pipeline.generate.dispatch import GenerationOutcome, run_shards
@@ -34,7 +35,7 @@ from pipeline.publish.snapshot import read_columns, snapshot_in_force
 from pipeline.schemas import GROUPS, TIMESTAMP
 from pipeline.settings import RunSettings
 from pipeline.stages import stage
-from pipeline.storage.files import sha256_of_json, sha256_of_rows, write_json
+from pipeline.storage.files import sha256_of_json, sha256_of_rows, write_json, write_parquet
 from pipeline.storage.layout import DatasetLayout, RunLayout, local_folder, models_folder
 from pipeline.storage.location import read_table
 from pipeline.storage.lock import exclusive
@@ -76,6 +77,10 @@ class PlannedRun:
     failed: pa.Table
     tables: DomainTables
 
+    def kinds(self) -> list[KindCounts]:
+        """The entities of each kind before anything is generated."""
+        return count_kinds(self.prompts, self.plan, self.failed)
+
 
 def generate_knowledge(
     settings: RunSettings,
@@ -93,6 +98,7 @@ def generate_knowledge(
     layout = DatasetLayout.of(settings.paths.data, settings.dataset.name)
     source = resolve_model(settings.model, models_folder(settings.paths.data))
     run = _prepare(settings, layout, source, only)
+    _reject_unprompted(settings, layout, run, source)
     spec, outcome = generate_plan(settings, layout, run, source, open_progress)
     summary = _sum_up(settings, run, outcome)
     objection = summary.objection(settings.publish)
@@ -127,9 +133,36 @@ def generate_plan(
     with exclusive(run.layout.root):
         with stage("writing the plan", is_short=True):
             spec = _worker_spec(settings, layout, run, source, vocab_size)
+            _note_bound(settings, run)
         with open_progress() as progress:
             outcome = run_shards(run.plan, spec, run.layout, _worker_class(), progress.update, run.failed)
     return spec, outcome
+
+
+def _reject_unprompted(
+    settings: RunSettings, layout: DatasetLayout, run: PlannedRun, source: ModelSource
+) -> None:
+    """Raise `DataError` if so many entities got no prompt that the run will fail, whatever is generated.
+
+    Its plan, manifest and failed rows are written, so that a report tells of it.
+    """
+    objection = objection_to_prompts(run.kinds(), run.failed, settings.max_failed_fraction)
+    if objection is None:
+        return
+    with exclusive(run.layout.root):
+        vocab_size = vocabulary_size(source.path, settings.model.trust_remote_code)
+        _worker_spec(settings, layout, run, source, vocab_size)
+        _note_bound(settings, run)
+        write_parquet(run.failed, run.layout.failed)
+    raise DataError(f"{objection}; nothing was generated, see {run.layout.failed}")
+
+
+def _note_bound(settings: RunSettings, run: PlannedRun) -> None:
+    """Write down what this session is judged by: the entities of each kind, and the bound."""
+    recorded = json.loads(run.layout.manifest.read_text(encoding="utf-8"))
+    kinds = {counts.kind: asdict(counts) for counts in run.kinds()}
+    judged_by = {"kinds": kinds, "max_failed_fraction": settings.max_failed_fraction}
+    write_json(recorded | judged_by, run.layout.manifest)
 
 
 def _worker_class() -> Any:
@@ -153,8 +186,6 @@ def _prepare(
     rendered = render_chosen(settings, tables, chosen, source)
     with stage("planning", is_short=True):
         plan = outline_plan(rendered.prompts, settings.plan.shard_size)
-    if not plan.num_rows:
-        raise DataError(f"no prompt could be written: {rendered.failed['reason'][0].as_py()}")
     with stage("writing the tables", is_short=True):
         write_domain(tables, layout.tables)
     run_id = settings.run_id or _derived_run_id(settings, source, plan)

@@ -1,12 +1,13 @@
 """From the plan to finished parts: the missing shards are run on Ray workers, then everything is checked."""
 
+from collections import Counter
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 
 from pipeline.errors import DataError, GenerationError
-from pipeline.failure_bound import too_many_failed
+from pipeline.failure_bound import KindCounts, count_kinds, first_objection
 from pipeline.generate.contract import Worker, WorkerProgress, WorkerSpec
 from pipeline.generate.progress import NO_PROGRESS, OnProgress, ProgressSnapshot, ProgressTracker
 from pipeline.generate.retry import shards_with_failures
@@ -33,16 +34,15 @@ class GenerationOutcome:
     unfinished: dict[str, str]  # shard -> last reason
     progress: WorkerProgress
     decode_sec: float  # from the first ready worker to the last shard
+    kinds: list[KindCounts] = field(default_factory=list)  # of the entities of the plan and earlier failures
 
     def require_complete(self, max_failed_fraction: float) -> None:
-        """Raise `GenerationError` if shards are unfinished, or `too_many_failed`."""
+        """Raise `GenerationError` if shards are unfinished, or for the objection of a kind."""
         if self.unfinished:
             raise GenerationError(_unfinished_line(self.unfinished))
-        if too_many_failed(self.num_failed, self.num_rows_planned, max_failed_fraction):
-            raise GenerationError(
-                f"{self.num_failed} of {self.num_rows_planned} rows failed, more than "
-                f"max_failed_fraction={max_failed_fraction:g}; see failed.parquet"
-            )
+        objection = first_objection(self.kinds, max_failed_fraction)
+        if objection is not None:
+            raise GenerationError(f"{objection}; see failed.parquet")
 
 
 def generate_shards(
@@ -99,7 +99,7 @@ def run_shards(
         finally:
             remove_leftovers(layout)  # of workers that were killed while they wrote
         finished = finished_shards(layout, spec.fingerprint, plan, spec.settings)
-    return _conclude(planned, finished, queue, layout, last, earlier_failures)
+    return _conclude(plan, planned, finished, queue, layout, last, earlier_failures)
 
 
 def _run_missing(
@@ -144,6 +144,7 @@ def _run_missing(
 
 
 def _conclude(
+    plan: pa.Table,
     planned: dict[str, int],
     finished: set[str],
     queue: ShardQueue,
@@ -158,6 +159,10 @@ def _conclude(
     unseen = f"its part is missing from {layout.parts} or broken; do all workers share this folder?"
     unfinished = {shard: queue.unfinished.get(shard, unseen) for shard in planned if shard not in finished}
     num_finished = sum(planned[shard] for shard in finished)
+    failed_of = Counter(failures["kind"].to_pylist())
+    kinds = [
+        replace(counts, num_failed=failed_of[counts.kind]) for counts in count_kinds(plan, plan, earlier)
+    ]
     return GenerationOutcome(
         num_rows_planned=sum(planned.values()),
         num_rows=num_finished - failures.num_rows,
@@ -166,6 +171,7 @@ def _conclude(
         unfinished=unfinished,
         progress=NO_PROGRESS if last is None else last.totals,
         decode_sec=0.0 if last is None else last.decode_sec,
+        kinds=kinds,
     )
 
 

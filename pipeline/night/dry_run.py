@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from pipeline.dry_run import render_apart, understand
 from pipeline.night.changes import counts_by_kind, is_unchanged
 from pipeline.night.cutoff import with_cutoff_of_the_night
-from pipeline.night.planning import NightPlan, Prepared, plan_night
+from pipeline.night.planning import NightPlan, Prepared, check_unprompted, plan_night
 from pipeline.publish.release import check_gone
 from pipeline.settings import KINDS, Kind, RunSettings
 from pipeline.stages import stage
@@ -40,6 +40,7 @@ def dry_run_night(settings: RunSettings) -> NightDryRun:
     with stage("comparing with what is published"):
         night = plan_night(settings, layout, prepared)
     check_gone(night.base, night.changes, settings.publish.max_gone_fraction)
+    check_unprompted(settings, night)
     return NightDryRun(
         base_version=night.base.version if night.base else None,
         counts=counts_by_kind(night.changes),

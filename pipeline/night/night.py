@@ -22,7 +22,14 @@ from pipeline.models import resolve_model
 from pipeline.night.changes import counts_by_kind, is_unchanged
 from pipeline.night.cutoff import cutoff_values, with_cutoff_of_the_night
 from pipeline.night.figures import night_figures
-from pipeline.night.planning import NightPlan, Prepared, day_of, plan_night, provisional_run
+from pipeline.night.planning import (
+    NightPlan,
+    Prepared,
+    check_unprompted,
+    day_of,
+    plan_night,
+    provisional_run,
+)
 from pipeline.night.record import NightRecord, NightStopped, is_finished, read_record
 from pipeline.publish.content import Content, content_of_run, read_facts
 from pipeline.publish.mending import mend_pools_in_force
@@ -135,6 +142,7 @@ def _run_steps(
         lock.rename(night.run.run_id)
         _bind(record, night)
         check_gone(night.base, night.changes, settings.publish.max_gone_fraction)
+        check_unprompted(settings, night)
     _work(settings, layout, record, night, prepared, lock, open_progress)
     record.finish()
     with record.step("report"), stage("writing the report"):

@@ -9,10 +9,11 @@ import pyarrow.compute as pc
 
 from pipeline.domains import DomainTables
 from pipeline.errors import ConfigError, DataError
+from pipeline.failure_bound import objection_to_prompts
 from pipeline.fingerprint import row_fingerprint, run_fingerprint
 from pipeline.groups.alignment import align_user_groups
 from pipeline.models import ModelSource
-from pipeline.night.changes import BASE, BASE_COLUMNS, compare, groups_of, is_planned
+from pipeline.night.changes import BASE, BASE_COLUMNS, compare, counts_by_kind, groups_of, is_planned
 from pipeline.night.record import free_run_id, is_finished, read_record, unfinished_night, unfinished_record
 from pipeline.outline import outline_plan
 from pipeline.prompts import RenderedPrompts
@@ -72,6 +73,17 @@ def plan_night(settings: RunSettings, layout: DatasetLayout, prepared: Prepared)
     return _named(layout, night, _run_id(settings, layout, night.identity))
 
 
+def check_unprompted(settings: RunSettings, night: NightPlan) -> None:
+    """Raise `DataError` if so many entities got no prompt that the night would fail after the generation."""
+    before = night.base.counts if night.base else {}
+    changes = counts_by_kind(night.changes)
+    kept = {kind: before.get(kind, 0) - changes[kind]["gone"] - changes[kind]["withheld"] for kind in KINDS}
+    kinds = [replace(counts, num_kept=kept[counts.kind]) for counts in night.run.kinds()]
+    objection = objection_to_prompts(kinds, night.run.failed, settings.max_failed_fraction)
+    if objection is not None:
+        raise DataError(f"{objection}; nothing was generated")
+
+
 def _version_before(layout: DatasetLayout, snapshot: Snapshot) -> list[Snapshot | None]:
     """What `snapshot` was made from (None: from nothing); an empty list if that is gone."""
     name = snapshot.previous_version
@@ -93,8 +105,6 @@ def _over(
     changes = compare(rows, tonight, prepared.chosen, prepared.groups, fingerprint, settings.history_cutoff)
     prompts = _regrouped(prompts, align_user_groups(prepared.groups, groups_of(rows)))
     plan = outline_plan(prompts, settings.plan.shard_size, is_planned(tonight, changes))
-    if base is None and not plan.num_rows:
-        raise DataError(f"no prompt could be written: {prepared.rendered.failed['reason'][0].as_py()}")
     failed = pa.concat_tables([prepared.tables.failed, prepared.rendered.failed])
     run = PlannedRun("", layout.run("_"), plan, prompts, failed, prepared.tables)
     return NightPlan(run, base, changes, _identity(settings, prepared, base, changes))

@@ -29,6 +29,11 @@ _INVISIBLE = re.compile(r"[\u00ad\u200b\u2060\u202a-\u202e\u2066-\u2069\ufeff\U0
 _MAX_BREAKING_ROUNDS = 4
 
 
+def shortened(text: str, max_chars: int) -> str:
+    """`text`, or its beginning and an ellipsis, together at most `max_chars` characters."""
+    return text if len(text) <= max_chars else text[: max_chars - 1].rstrip() + "…"
+
+
 class DataCleaner:
     """Cleans the text of one model's prompts. `control_tokens` are that model's, as they are written."""
 
@@ -42,9 +47,7 @@ class DataCleaner:
         """`text` on one line, at most `max_chars` characters (before control tokens are broken up)."""
         text = _INVISIBLE.sub("", _CONTROL_CHARACTERS.sub(" ", text or ""))
         text = " ".join(text.split())
-        if len(text) > max_chars:
-            text = text[: max_chars - 1].rstrip() + "…"
-        return self._without_control_tokens(text)
+        return self._without_control_tokens(shortened(text, max_chars))
 
     def finds_control_token(self, text: str) -> str | None:
         """The first control token or chat marker in `text`, None if there is none."""

@@ -1,6 +1,6 @@
 """Each user's ratings before the cutoff: sorted once, then sliced by offsets."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, Self
 
@@ -9,10 +9,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import DataError
-from pipeline.prompts.cleaning import MAX_VALUE_CHARS, DataCleaner
+from pipeline.prompts.cleaning import MAX_VALUE_CHARS, DataCleaner, shortened
 from pipeline.schemas import TIMESTAMP
 
 MAX_ATTRIBUTES = 20  # of an item or a user, and categories of an item
+# What a prompt shows of attributes and categories, from nothing to everything: (characters of each value, how
+# many of them). Values are shortened before any is left out.
+DETAILS = (
+    (0, 0), (30, 1), (30, 2), (30, 5), (30, 10), (30, MAX_ATTRIBUTES), (60, MAX_ATTRIBUTES),
+    (125, MAX_ATTRIBUTES), (250, MAX_ATTRIBUTES), (MAX_VALUE_CHARS, MAX_ATTRIBUTES),
+)  # fmt: skip
+EVERYTHING = len(DETAILS) - 1
 SMALL_RATING = 0.01
 UNTITLED = "(untitled)"
 
@@ -26,6 +33,22 @@ class ItemCard:
     year: str | None
     categories: tuple[str, ...]
     attributes: dict[str, str]  # without the year
+
+    def at(self, detail: int) -> "ItemCard":
+        """The card with categories and attributes as `DETAILS[detail]` shows them."""
+        if detail == EVERYTHING:
+            return self
+        max_chars, number = DETAILS[detail]
+        categories = tuple(shortened(category, max_chars) for category in self.categories[:number])
+        return replace(self, categories=categories, attributes=attributes_at(self.attributes, detail))
+
+
+def attributes_at(attributes: dict[str, str], detail: int) -> dict[str, str]:
+    """`attributes`, cleaned before, as `DETAILS[detail]` shows them."""
+    if detail == EVERYTHING:
+        return attributes
+    max_chars, number = DETAILS[detail]
+    return {name: shortened(value, max_chars) for name, value in list(attributes.items())[:number]}
 
 
 class _Rating(NamedTuple):

@@ -61,9 +61,9 @@ def render_prompts(
 
     A user's prompt shows the most recent ratings before `history_cutoff` (None: all of them), at most
     `knowledge.max_history` and as many as leave `max_tokens` of `model.max_model_len` free; where texts came
-    with them, these are shortened first. A user
-    without visible ratings is prompted from the attributes; without these either, it fails. The prompts are
-    written to the disk of the folder `scratch`.
+    with them, these are shortened first. Attributes and categories are shortened if the latest rating, or an
+    item's title, would not fit beside them. A user without visible ratings is prompted from the attributes;
+    without these either, it fails. The prompts are written to the disk of the folder `scratch`.
 
     Raises `ConfigError` for a faulty template or a `max_tokens` that leaves no room for any prompt,
     `ModelError` for a chat template that refuses the messages, `DataError` for ids that contradict

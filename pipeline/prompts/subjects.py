@@ -7,8 +7,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import DataError
+from pipeline.failure_bound import NO_INTERACTIONS
 from pipeline.prompts.cleaning import MAX_VALUE_CHARS, DataCleaner
-from pipeline.prompts.histories import Histories, HistoryEntry, ItemCard, clean_attributes, item_card
+from pipeline.prompts.histories import (
+    EVERYTHING,
+    Histories,
+    HistoryEntry,
+    ItemCard,
+    attributes_at,
+    clean_attributes,
+    item_card,
+)
 from pipeline.settings import Kind
 
 if TYPE_CHECKING:
@@ -39,7 +48,7 @@ class Subjects(Protocol):
 
 
 class ItemSubjects:
-    """Items: their card, at one size."""
+    """Items: their card. The size is the detail of its categories and attributes."""
 
     def __init__(
         self, ids: pa.Array, tables: "DomainTables", constants: dict[str, Any], cleaner: DataCleaner
@@ -49,11 +58,11 @@ class ItemSubjects:
         self._first_row = 0
         self._cards: list[ItemCard] = []
         self._constants = constants
-        self.sizes = np.zeros(len(ids), dtype=np.int64)
+        self.sizes = np.full(len(ids), EVERYTHING, dtype=np.int64)
 
     def variables(self, row: int, size: int) -> dict[str, Any]:
         """See `Subjects`."""
-        return {**self._constants, "item": self._card(row)}
+        return {**self._constants, "item": self._card(row).at(size)}
 
     def latest_time(self, row: int, size: int) -> int | None:
         """See `Subjects`."""
@@ -75,7 +84,8 @@ class ItemSubjects:
 class UserSubjects:
     """Users: their attributes and their most recent ratings before the cutoff.
 
-    A size up to the number of ratings is how many are shown; beyond it all are, with texts of growing length.
+    From the smallest size on, a prompt shows: one short attribute; with it the latest rating; more of the
+    attributes, up to all; more ratings; what the user wrote, in texts of growing length.
     """
 
     def __init__(
@@ -95,32 +105,44 @@ class UserSubjects:
         self._histories = histories
         self._cleaner = cleaner
         self._constants = constants
-        self.sizes = histories.num_ratings + np.where(histories.num_texts > 0, NUM_TEXT_SIZES, 0)
+        self._max_details = np.array([EVERYTHING if known else 0 for known in self._attributes], np.int64)
+        num_texts = np.where(histories.num_texts > 0, NUM_TEXT_SIZES, 0)
+        self.sizes = self._max_details + histories.num_ratings + num_texts
 
     def variables(self, row: int, size: int) -> dict[str, Any]:
         """See `Subjects`."""
-        recent, texts = self._histories.recent(row, size), self._texts(row, size)
+        detail, num_ratings = self._shown(row, size)
+        recent, texts = self._histories.recent(row, num_ratings), self._texts(row, size, num_ratings)
         history = [
             HistoryEntry(self._cards[item], rating, text)
             for (item, rating), text in zip(recent, texts, strict=True)
         ]
-        return {**self._constants, "attributes": self._attributes[row], "history": history}
+        attributes = attributes_at(self._attributes[row], detail)
+        return {**self._constants, "attributes": attributes, "history": history}
 
     def latest_time(self, row: int, size: int) -> int | None:
         """See `Subjects`."""
-        return self._histories.latest_time(row, size)
+        return self._histories.latest_time(row, self._shown(row, size)[1])
 
     def objection(self, row: int, size: int) -> str | None:
         """A user of whom nothing at all is known would get an invented text; attributes are enough."""
-        if size or self._attributes[row]:
+        if any(self._shown(row, size)):
             return None
         if self.sizes[row]:
-            return "not a single rating fits into model.max_model_len"
-        return "no interactions before the cutoff"
+            what = "rating" if self._histories.num_ratings[row] else "attribute"
+            return f"not a single {what} fits into model.max_model_len"
+        return NO_INTERACTIONS
 
-    def _texts(self, row: int, size: int) -> list[str | None]:
-        texts = self._histories.texts(row, size)
-        text_size = size - int(self._histories.num_ratings[row])
+    def _shown(self, row: int, size: int) -> tuple[int, int]:
+        """(detail of the attributes, number of ratings) at `size`."""
+        most, num_ratings = int(self._max_details[row]), int(self._histories.num_ratings[row])
+        if not most or not num_ratings or size < 2:
+            return min(size, most), 0 if most else min(size, num_ratings)
+        return min(size - 1, most), min(max(size - most, 1), num_ratings)
+
+    def _texts(self, row: int, size: int, num_ratings: int) -> list[str | None]:
+        texts = self._histories.texts(row, num_ratings)
+        text_size = size - int(self._max_details[row]) - int(self._histories.num_ratings[row])
         if text_size <= 0:
             return [None] * len(texts)
         max_chars = MAX_VALUE_CHARS * text_size // NUM_TEXT_SIZES

@@ -1,12 +1,13 @@
 """Which rows make the next version: those that a run wrote, and those kept of the version in force."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 import pyarrow as pa
 
 from pipeline.errors import DataError, PublishError
+from pipeline.failure_bound import KindCounts
 from pipeline.id_sets import ids_of, within, without
 from pipeline.night.changes import BASE, BASE_COLUMNS, KEEPS_ROW, compare, counts_by_kind, ids_with
 from pipeline.plan import read_plan, reject_later_events
@@ -29,6 +30,7 @@ class RunFacts:
     model: PoolModel
     history_cutoff: datetime | None  # what was asked for
     decode_time: DecodeTime  # of all its sessions
+    kinds: dict[str, KindCounts]  # kind -> its entities before anything was generated
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Content:
     planned: dict[Kind, pa.Array]
     fresh: dict[Kind, pa.Array]
     kept: dict[Kind, pa.Array]
+    asked_for: dict[str, KindCounts] = field(default_factory=dict)  # see `RunFacts.kinds`
 
     @classmethod
     def unchanged(cls, base: Snapshot, changes: pa.Table) -> "Content":
@@ -62,10 +65,17 @@ class Content:
         num_fresh, num_kept = (sum(map(len, ids.values())) for ids in (self.fresh, self.kept))
         return before if before is not None and (measured is None or num_fresh < num_kept) else measured
 
-    def num_carried(self) -> int:
-        """Entities that nothing was planned for because they are the same."""
-        ids = [without(ids_with(self.changes, kind, ("carried",)), self.planned[kind]) for kind in KINDS]
-        return sum(map(len, ids))
+    def kinds(self) -> list[KindCounts]:
+        """The entities of each kind, and what became of them."""
+        return [
+            replace(
+                self.asked_for.get(kind, KindCounts(kind, num_prompts=len(self.planned[kind]))),
+                num_planned=len(self.planned[kind]),
+                num_failed=len(without(self.planned[kind], self.fresh[kind])),
+                num_kept=len(self.kept[kind]),
+            )
+            for kind in KINDS
+        ]
 
     def counts(self) -> dict[Kind, dict[str, int]]:
         """For each kind: entities of each change, `planned`, `failed`, and of these `kept_old`."""
@@ -93,6 +103,7 @@ def read_facts(run: RunLayout) -> RunFacts:
             ),
             history_cutoff=datetime.fromisoformat(cutoff) if cutoff else None,
             decode_time=decode_time(run, manifest.get("summary") or {}),
+            kinds={kind: KindCounts(**counts) for kind, counts in manifest.get("kinds", {}).items()},
         )
     except FileNotFoundError as error:
         raise DataError(f"run_id={run.root.name}: there is no such run in {run.root.parent}") from error
@@ -125,7 +136,8 @@ def content_of_run(layout: DatasetLayout, run: RunLayout, base: Snapshot | None)
         kind: without(within(ids_of(rows, kind), ids_with(changes, kind, KEEPS_ROW)), fresh[kind])
         for kind in KINDS
     }
-    return Content(base, changes, {kind: ids_of(plan, kind) for kind in KINDS}, fresh, kept)
+    planned = {kind: ids_of(plan, kind) for kind in KINDS}
+    return Content(base, changes, planned, fresh, kept, facts.kinds)
 
 
 def _changes_of(

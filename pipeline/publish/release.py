@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from drafters.datastore.format import CALIBRATION
 from pipeline.errors import PublishError
-from pipeline.failure_bound import NUM_ALWAYS_ALLOWED, too_many_failed
+from pipeline.failure_bound import NUM_ALWAYS_ALLOWED, first_objection
 from pipeline.night.changes import counts_by_kind
 from pipeline.pools import build_snapshot_pools, read_calibration, verify_pools
 from pipeline.publish.content import Content, read_facts
@@ -118,15 +118,10 @@ def _clear(layout: DatasetLayout, version: str, require_lock: Callable[[], None]
 
 
 def check_failures(content: Content, max_failed_fraction: float) -> None:
-    """Raise `PublishError` if too many of the planned entities failed; see `too_many_failed`."""
-    failed = sum(of_kind["failed"] for of_kind in content.counts().values())
-    planned = sum(len(ids) for ids in content.planned.values())
-    carried = content.num_carried()
-    if too_many_failed(failed, planned, max_failed_fraction, carried):
-        raise PublishError(
-            f"{failed} of {planned} planned texts failed ({carried} others are carried over), more than "
-            f"max_failed_fraction={max_failed_fraction:g} allows; see failed.parquet"
-        )
+    """Raise `PublishError` for the first kind that has an objection to it; see `KindCounts.objection`."""
+    objection = first_objection(content.kinds(), max_failed_fraction)
+    if objection is not None:
+        raise PublishError(f"{objection}; see failed.parquet")
 
 
 def check_gone(base: Snapshot | None, changes: pa.Table, max_gone_fraction: float) -> None:

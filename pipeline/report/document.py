@@ -2,7 +2,7 @@
 
 from pipeline.report import decoding_sections, night_sections
 from pipeline.report.blocks import Document, Tile
-from pipeline.report.figures import RunFigures, ratio
+from pipeline.report.figures import READ_STAGE, RunFigures, ratio
 from pipeline.report.formats import count, decimal, duration, moment, percent
 
 
@@ -50,7 +50,8 @@ def _subtitle(figures: RunFigures) -> str:
 
 
 def _tiles(figures: RunFigures) -> list[Tile | None]:
-    return [_texts(figures), _carried(figures), _failed(figures), *_decoding_tiles(figures), _saved(figures)]
+    first = [_texts(figures), _carried(figures), _failed(figures), _bad_raw_rows(figures)]
+    return [*first, *_decoding_tiles(figures), _saved(figures)]
 
 
 def _texts(figures: RunFigures) -> Tile:
@@ -71,10 +72,17 @@ def _carried(figures: RunFigures) -> Tile | None:
 
 
 def _failed(figures: RunFigures) -> Tile:
-    number, planned = sum(figures.num_failed.values()), figures.facts.num_planned
-    stages = ", ".join(f"{count(rows)} in {stage}" for stage, rows in figures.num_failed.items())
-    share = f"{percent(number / planned)} of planned" if number and planned else ""
-    return Tile("failed rows", count(number), stages if len(figures.num_failed) > 1 else share)
+    number, entities = figures.num_without_text, figures.num_entities
+    notes = [f"{percent(number / entities)} of {count(entities)} entities"] if number and entities else []
+    stages = {stage: rows for stage, rows in figures.num_failed.items() if stage != READ_STAGE}
+    if len(stages) > 1:
+        notes += [f"{count(rows)} in {stage}" for stage, rows in stages.items()]
+    return Tile("failed rows", count(number), ", ".join(notes))
+
+
+def _bad_raw_rows(figures: RunFigures) -> Tile | None:
+    number = figures.num_failed.get(READ_STAGE, 0)
+    return Tile("bad raw rows", count(number), "not used; see Failures") if number else None
 
 
 def _decoding_tiles(figures: RunFigures) -> list[Tile | None]:

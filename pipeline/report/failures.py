@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.report.figures import FailureReason
+from pipeline.report.figures import GENERATE_STAGE, FailureReason
 from pipeline.storage.layout import RunLayout
 from pipeline.storage.location import open_parquet
 from pipeline.storage.parts import PartManifest
@@ -23,18 +23,21 @@ COLUMNS = ["stage", "file", "line", "entity_id", "kind", "reason"]
 
 def read_failures(
     layout: RunLayout, manifests: list[PartManifest]
-) -> tuple[dict[str, int], list[FailureReason]]:
-    """(failed rows of each stage, the most frequent reasons).
+) -> tuple[dict[str, int], dict[str, int], list[FailureReason]]:
+    """(failed rows of each stage, of each kind in generation, the most frequent reasons).
 
     Out of failed.parquet, which a generation writes at its end; before that, out of `manifests`.
     """
     counts: Counter[tuple[str, str]] = Counter()
     examples: dict[tuple[str, str], str] = {}
+    of_kind: Counter[str] = Counter()
     for row in _rows(layout, manifests):
         key = row["stage"], DIGITS.sub("#", _one_line(row["reason"]))
         if key not in counts and len(counts) >= MAX_DISTINCT:
             key = row["stage"], OTHER
         counts[key] += 1
+        if row["stage"] == GENERATE_STAGE:
+            of_kind[row["kind"]] += 1
         examples.setdefault(key, _example(row))
     by_stage: Counter[str] = Counter()
     for (stage, _), number in counts.items():
@@ -43,7 +46,7 @@ def read_failures(
         FailureReason(stage, reason, number, examples[stage, reason])
         for (stage, reason), number in counts.most_common(NUM_REASONS)
     ]
-    return dict(sorted(by_stage.items())), reasons
+    return dict(sorted(by_stage.items())), dict(of_kind), reasons
 
 
 def _rows(layout: RunLayout, manifests: Iterable[PartManifest]) -> Iterator[dict[str, Any]]:

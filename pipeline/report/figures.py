@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from pipeline.failure_bound import KindCounts
 from pipeline.generate.contract import SourceCounts
 from pipeline.output_bounds import OutputCounts
 from pipeline.report.night import Night
@@ -15,6 +16,7 @@ from pipeline.schemas import DECODING_COUNTS
 TOLERANCE = 0.25  # of the median
 MIN_NIGHTS = 3
 GENERATE_STAGE = "generate"
+READ_STAGE = "read"
 State = Literal["done", "failed", "stopped", "running"]
 
 
@@ -242,6 +244,7 @@ class RunFacts:
     datastore_version: str | None = None
     max_failed_fraction: float | None = None
     num_planned: int | None = None
+    kinds: list[KindCounts] = field(default_factory=list)  # none of a run of an earlier release
     has_ended: bool = False  # generation came to its end and summed up
     unfinished_reasons: dict[str, int] = field(default_factory=dict)  # reason -> shards
     objection: str | None = None  # why a plain run's texts must not be used; of a night validation says it
@@ -303,7 +306,7 @@ class RunFigures:
     rows: RowFigures
     speed: Speed
     shards: ShardFigures
-    num_failed: dict[str, int]  # stage -> rows
+    num_failed: dict[str, int]  # stage -> rows; those of stage `read` are raw rows, the others entities
     failures: list[FailureReason]
     night: Night | None
     quality: list[QualityCheck]
@@ -311,6 +314,19 @@ class RunFigures:
     record: dict[str, Any]  # what later nights compare themselves with; `pipeline.report.history`
     history: list[dict[str, Any]]  # the records of nights before, oldest first
     compared: list[Compared]
+
+    @property
+    def num_without_text(self) -> int:
+        """Entities that failed in any stage."""
+        return sum(number for stage, number in self.num_failed.items() if stage != READ_STAGE)
+
+    @property
+    def num_entities(self) -> int | None:
+        """All that the run was about, with those that got no prompt; None: not known."""
+        if self.facts.kinds:
+            return sum(counts.num_entities + counts.num_unknown for counts in self.facts.kinds)
+        num_unprompted = self.num_without_text - self.num_failed.get(GENERATE_STAGE, 0)
+        return None if self.facts.num_planned is None else self.facts.num_planned + num_unprompted
 
     @property
     def seconds(self) -> float | None:

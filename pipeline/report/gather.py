@@ -1,6 +1,7 @@
 """From the files of a run to its figures. A run that failed has figures too: what is missing is unknown."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -9,6 +10,7 @@ import pyarrow as pa
 
 from pipeline.domains.tables import item_titles
 from pipeline.errors import DataError
+from pipeline.failure_bound import KindCounts
 from pipeline.generate.contract import SourceCounts
 from pipeline.generate.time_series import read_series
 from pipeline.output_bounds import OutputCounts
@@ -46,7 +48,8 @@ def gather(run: RunLayout, dataset: DatasetLayout, now: datetime | None = None) 
     facts = _with_rules(facts, rows)
     shards = shard_figures(run, manifests, _num_shards_planned(run), broken + unreadable)
     speed, first, last = _speed(run, manifest)
-    num_failed, failures = read_failures(run, manifests)
+    num_failed, failed_of_kind, failures = read_failures(run, manifests)
+    facts = replace(facts, kinds=_kinds(manifest, night, failed_of_kind))
     started_at, ended_at = _span(night, manifests, rows, first, last)
     seconds = (ended_at - started_at).total_seconds() if started_at and ended_at else None
     is_going = _is_worked_on(run, dataset) if night else _is_moving(last, now or datetime.now(UTC))
@@ -114,6 +117,18 @@ def _facts(run: RunLayout, dataset: DatasetLayout, manifest: dict[str, Any], nig
         outputs=_outputs(summary or {}),
         num_malformed=_malformed(summary or {}),
     )
+
+
+def _kinds(manifest: dict[str, Any], night: Night | None, num_failed: Mapping[str, int]) -> list[KindCounts]:
+    """The entities of each kind as the manifest has them, and what became of them."""
+    changes = night.counts if night else {}
+    found = []
+    for kind, counts in (manifest.get("kinds") or {}).items():
+        kept = sum(
+            changes.get(kind, {}).get(name, 0) for name in ("carried", "unprompted", "outside", "kept_old")
+        )
+        found.append(replace(KindCounts(**counts), num_failed=num_failed.get(kind, 0), num_kept=kept))
+    return found
 
 
 def _drafted_from(manifest: dict[str, Any], night: Night | None) -> str | None:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pipeline.report.figures import (
     GENERATE_STAGE,
+    READ_STAGE,
     Compared,
     Decoding,
     RowFigures,
@@ -79,7 +80,7 @@ def metrics_of(
     }
     return changes | {
         "num_rows": total.num_rows,
-        "num_failed": sum(num_failed.values()),
+        "num_failed": sum(number for stage, number in num_failed.items() if stage != READ_STAGE),
         "failed_share": ratio(num_unwritten, total.num_rows + num_unwritten),
         "looping_share": rows.looping_share,
         "num_output_tokens": total.num_output_tokens,

@@ -1,8 +1,8 @@
 """How a run went: its state, a sentence that says so, the reason and what to do if it went wrong."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from pipeline.failure_bound import too_many_failed
+from pipeline.failure_bound import first_objection, too_many_failed
 from pipeline.report.figures import RunFacts, ShardFigures, Speed, Verdict
 from pipeline.report.formats import count, duration, percent, plural
 from pipeline.report.night import Night
@@ -39,6 +39,10 @@ RETRY = (
 FAULTY = (
     "Look at the texts below: the model, its chat template or the prompt set does not fit. If a bound of "
     "publish.* is too narrow for this model, set it higher: the same command then judges the texts anew."
+)
+UNPROMPTED = (
+    "Look at the reasons below: a larger model.max_model_len, a smaller max_tokens, or better data gives "
+    "more of them a prompt. A higher max_failed_fraction lets the same command pass as it is."
 )
 RETRY_NIGHT = RETRY.format(command="python -m jobs.nightly ... retry_failed=true")
 RETRY_RUN = RETRY.format(command="python -m jobs.generate ... retry_failed=true")
@@ -99,6 +103,8 @@ def _of_night(outcome: _Outcome, night: Night, has_decoded: bool) -> Verdict:
     broken = _broken(outcome)
     if broken is not None:
         return broken
+    if outcome.facts.kinds and _too_many_failed(outcome):
+        return _failed_rows(outcome, "night", RETRY_NIGHT)
     num_carried = night.total("carried")
     in_force = f" Version {night.version} is in force." if night.version else ""
     num_left = night.total("gone") + night.total("withheld")
@@ -134,6 +140,9 @@ def _of_run(outcome: _Outcome) -> Verdict:
     broken = _broken(outcome)
     if outcome.facts.has_ended and broken is not None:
         return broken
+    refused = _objection_to_prompts(outcome.facts)
+    if refused is not None:
+        return Verdict("failed", f"The run failed: {_so_far(outcome)}.", refused, UNPROMPTED)
     if outcome.num_missing and not outcome.facts.has_ended:
         return _not_ended(outcome)
     if outcome.num_missing:
@@ -142,7 +151,7 @@ def _of_run(outcome: _Outcome) -> Verdict:
             "failed", text, _reason(outcome) or "no reason was recorded; see run.log", ADVICE["generate"]
         )
     if _too_many_failed(outcome):
-        return _failed_rows(outcome)
+        return _failed_rows(outcome, "run", RETRY_RUN)
     if outcome.facts.objection is not None:
         return Verdict("failed", f"The run failed: {_so_far(outcome)}.", outcome.facts.objection, FAULTY)
     return Verdict("done", f"The run went well: {_written(outcome)}.")
@@ -163,19 +172,34 @@ def _broken(outcome: _Outcome) -> Verdict | None:
     return Verdict("failed", text, parts[0], "Run the same command again: broken parts are found and redone.")
 
 
-def _failed_rows(outcome: _Outcome) -> Verdict:
-    bound = percent(outcome.facts.max_failed_fraction)
-    share = percent(outcome.num_failed / max(1, outcome.facts.num_planned or 0))
-    reason = f"{count(outcome.num_failed)} rows failed, {share}; at most {bound} may."
-    return Verdict("failed", f"The run failed: {_so_far(outcome)}.", reason, RETRY_RUN)
+def _failed_rows(outcome: _Outcome, what: str, advice: str) -> Verdict:
+    return Verdict("failed", f"The {what} failed: {_so_far(outcome)}.", _objection(outcome), advice)
+
+
+def _objection_to_prompts(facts: RunFacts) -> str | None:
+    """Why nothing was generated: too many entities got no prompt."""
+    if facts.max_failed_fraction is None:
+        return None
+    before = [replace(counts, num_failed=0) for counts in facts.kinds]
+    return first_objection(before, facts.max_failed_fraction)
+
+
+def _objection(outcome: _Outcome) -> str | None:
+    """Why so many failed that the run did, in words; None: it did not."""
+    facts = outcome.facts
+    if facts.max_failed_fraction is None:
+        return None
+    if facts.kinds:
+        return first_objection(facts.kinds, facts.max_failed_fraction)
+    planned, carried = facts.num_planned or 0, outcome.night.total("carried") if outcome.night else 0
+    if not too_many_failed(outcome.num_failed, planned, facts.max_failed_fraction, carried):
+        return None
+    share, bound = percent(outcome.num_failed / max(1, planned)), percent(facts.max_failed_fraction)
+    return f"{count(outcome.num_failed)} rows failed, {share}; at most {bound} may."
 
 
 def _too_many_failed(outcome: _Outcome) -> bool:
-    facts = outcome.facts
-    if facts.max_failed_fraction is None or not facts.num_planned:
-        return False
-    carried = outcome.night.total("carried") if outcome.night else 0
-    return too_many_failed(outcome.num_failed, facts.num_planned, facts.max_failed_fraction, carried)
+    return _objection(outcome) is not None
 
 
 def _reason(outcome: _Outcome) -> str | None:
@@ -183,19 +207,24 @@ def _reason(outcome: _Outcome) -> str | None:
     if reasons:
         text, number = max(reasons.items(), key=lambda item: item[1])
         return f"{text} ({plural(number, 'shard')})"
-    return _failed_rows(outcome).reason if _too_many_failed(outcome) else None
+    return _objection(outcome)
 
 
 def _written(outcome: _Outcome) -> str:
     total = (outcome.facts.num_planned or 0) or outcome.num_rows + outcome.num_failed
     if not outcome.num_failed:
-        return f"all {count(outcome.num_rows)} texts were written{outcome.took}"
+        return f"all {count(outcome.num_rows)} texts were written{outcome.took}{_without_prompt(outcome)}"
     share = percent(outcome.num_failed / max(1, total))
     bound = outcome.facts.max_failed_fraction
     is_within = bound is not None and not _too_many_failed(outcome)
     within = f", within the bound of {percent(bound)}" if is_within else ""
     written = f"{count(outcome.num_rows)} of {count(total)} texts were written{outcome.took}"
-    return f"{written}; {count(outcome.num_failed)} failed ({share}{within})"
+    return f"{written}; {count(outcome.num_failed)} failed ({share}{within}){_without_prompt(outcome)}"
+
+
+def _without_prompt(outcome: _Outcome) -> str:
+    number = sum(counts.num_rejected + counts.num_unknown for counts in outcome.facts.kinds)
+    return f"; {plural(number, 'entity', 'entities')} got no prompt" if number else ""
 
 
 def _so_far(outcome: _Outcome) -> str:

@@ -199,7 +199,7 @@ def test_failed_rows_are_recorded_and_a_lost_row_is_noticed(own_ray, layout):
     assert failed["stage"] == ["read", "generate", "generate"] and failed["entity_id"] == [None, "3", "5"]
     assert read_knowledge(layout).num_rows == outcome.num_rows == 6
 
-    with pytest.raises(GenerationError, match=r"2 of 12 rows failed, more than max_failed_fraction=0\.01"):
+    with pytest.raises(GenerationError, match=r"2 of 12 planned items failed, .* max_failed_fraction=0\.01"):
         generate_shards(plan, spec, layout, ToyWorker)  # what failed in a finished part still counts
     assert read_knowledge(layout).num_rows == 10
 

@@ -29,6 +29,7 @@ class World:
         self.layout = DatasetLayout.of(tmp_path, "toy")
         self.rows: list[dict] = []
         self.failing: tuple[str, ...] = ()
+        self.unprompted: list[dict] = []  # entities that get no prompt
         self.changes: dict = {}  # of the knowledge rows
         self.num_generations = 0
         self.reports: list[str] = []
@@ -43,10 +44,11 @@ class World:
         return SimpleNamespace(**{name: schema.empty_table() for name, schema in empty.items()})
 
     def prompts(self, *_) -> RenderedPrompts:
-        return RenderedPrompts(pa.Table.from_pylist(self.rows, PROMPTS), FAILED.empty_table())
+        failed = [{"stage": "prompt", "reason": "too long", **_named(row)} for row in self.unprompted]
+        return RenderedPrompts(pa.Table.from_pylist(self.rows, PROMPTS), pa.Table.from_pylist(failed, FAILED))
 
     def groups(self, *_) -> pa.Table:
-        return self.prompts().prompts.select(GROUPS.names)
+        return pa.Table.from_pylist([*self.rows, *self.unprompted], PROMPTS).select(GROUPS.names)
 
     def generate(self, settings, layout, run, source, open_progress):
         self.num_generations += 1
@@ -78,6 +80,10 @@ class World:
 
     def record(self, run_id: str) -> dict:
         return json.loads(self.layout.run(run_id).night.read_text())
+
+
+def _named(row: dict) -> dict:
+    return {name: row[name] for name in ("kind", "entity_id")}
 
 
 @pytest.fixture

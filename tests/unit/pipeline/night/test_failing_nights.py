@@ -45,6 +45,36 @@ def test_a_night_that_fails_before_its_plan_is_recorded_and_reported(reporting, 
     assert (done["status"], done["run_id"]) == ("done", "mine")
 
 
+@pytest.mark.parametrize(
+    ("num_unprompted", "error"),
+    [
+        (8, "none of 8 items has a text: 8 got no prompt; for example item 'x0': too long; nothing was"),
+        (
+            2,
+            "2 of 4 items have no new text (2 got no prompt), more than max_failed_fraction=0.01 allows",
+        ),
+    ],
+)
+def test_a_night_whose_items_get_no_prompt_is_red_before_anything_is_generated(
+    reporting, num_unprompted, error
+):
+    users = entities("user", "u1", "u2")
+    reporting.unprompted = entities("item", *(f"x{number}" for number in range(num_unprompted)))
+    reporting.rows = users + (entities("item", "i1", "i2") if num_unprompted == 2 else [])
+    with pytest.raises(DataError) as raised:
+        reporting.night(run_id="mine")
+    assert str(raised.value).startswith(error)
+    assert reporting.num_generations == 0 and snapshot_in_force(reporting.layout) is None
+    assert "The night failed at step plan" in reporting.layout.run("mine").report("md").read_text()
+
+    # Not of the few that a later night plans: one of 31 is within the bound, also if it is the only new one.
+    reporting.rows = users + entities("item", *(f"i{number}" for number in range(30)))
+    reporting.unprompted = entities("item", "x0")
+    assert reporting.night(run_id="better")["status"] == "done"
+    reporting.rows = reporting.rows + entities("item", "i30")
+    assert reporting.night(run_id="next")["status"] == "done"
+
+
 def test_what_is_unexpected_in_a_later_step_is_reported_too(reporting, monkeypatch):
     monkeypatch.setattr(night_module, "content_of_run", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):

@@ -155,7 +155,7 @@ def test_a_night_that_is_not_valid_fails_and_goes_on_once_its_rows_are_mended(wo
     world.night(run_id="one")
     world.rows = entities("user", "u1", "u2", "u3", prompt="x") + entities("item", "i1", "i2")
     world.failing = ("u2", "u3")
-    with pytest.raises(PublishError, match="2 of 3 planned texts failed"):
+    with pytest.raises(PublishError, match="2 of 3 planned users failed"):
         world.night()
     (failed,) = {path.parent.name for path in world.layout.runs.glob("*/night.json")} - {"one"}
     record = world.record(failed)

@@ -223,19 +223,47 @@ def test_what_cannot_fit_fails_and_nothing_is_overlong(
     make_tables, groups_of, make_knowledge, make_model, tokenizer
 ):
     items = {"i1": "short", "i2": "long " * 40}
-    tables = make_tables(
-        {"u1": {}, "u2": {"job": "word " * 60}}, items, [("u1", "i2", 1, 1), ("u2", "i1", 1, 1)]
-    )
+    ratings = [("u1", "i2", 1, 1), ("u2", "i1", 1, 1)]
+    tables = make_tables({"u1": {}, "u2": {"job": "word " * 60}}, items, ratings)
     model = make_model(64)
     rendered = render_prompts(tables, groups_of(tables), make_knowledge(), model, "film", tokenizer, None)
-    assert rendered.prompts["entity_id"].to_pylist() == ["i1"]
+    assert rendered.prompts["entity_id"].to_pylist() == ["i1", "u2"]
     reasons = {row["entity_id"]: row["reason"] for row in rendered.failed.to_pylist()}
     assert reasons["u1"] == "not a single rating fits into model.max_model_len"
     assert reasons["i2"].startswith("too long: the prompt and knowledge.item.max_tokens=16 exceed")
+    knowledge = make_knowledge(user="word " * 60)
+    rendered = render_prompts(tables, groups_of(tables), knowledge, model, "film", tokenizer, None)
+    reasons = {row["entity_id"]: row["reason"] for row in rendered.failed.to_pylist()}
     assert reasons["u2"] == (
         "too long: without any rating the prompt and knowledge.user.max_tokens=16 "
         "exceed model.max_model_len=64"
     )
+
+
+def test_attributes_and_categories_are_shortened_to_fit_beside_the_latest_rating(
+    make_tables, groups_of, make_knowledge, make_model, tokenizer
+):
+    words = "word " * 900  # 4,500 characters
+    item = {"title": "Up", "categories": ["Drama", words], "attributes": {"blurb": words, "maker": "Lee"}}
+    users = {"u1": {"job": words, "town": "Rome"}, "u2": {"job": words}}
+    tables = make_tables(users, {"i1": item, "i2": "Jaws"}, [("u1", "i2", 4, 1), ("u1", "i2", 5, 2)])
+    knowledge = make_knowledge(
+        item="{{ item.name }}: {{ item.categories | join(',') }}; {{ item.attributes.values() | join(',') }}"
+    )
+    shown = {}
+    for max_model_len in (64, 160, 2048):
+        model = make_model(max_model_len)
+        rendered = render_prompts(tables, groups_of(tables), knowledge, model, "film", tokenizer, None)
+        assert not rendered.failed.num_rows
+        assert max(map(len, rendered.prompts["prompt_token_ids"].to_pylist())) <= max_model_len - 16
+        shown[max_model_len] = {key: row["prompt"] for key, row in rows_by_id(rendered.prompts).items()}
+    sizes = {key: [prompts[key].count("word") for prompts in shown.values()] for key in ("i1", "u1", "u2")}
+    assert all(small < middle <= large for small, middle, large in sizes.values()), sizes
+    # A prompt shows 500 characters of an attribute and 200 of a category.
+    assert sizes["i1"][1] < sizes["i1"][2] == 140 and sizes["u1"][2] == sizes["u2"][2] == 100
+    for prompts in shown.values():
+        assert "- Jaws: 5" in prompts["u1"] and "Up: Drama" in prompts["i1"]
+    assert all("Lee" in prompts["i1"] and "Rome" in prompts["u1"] for prompts in list(shown.values())[1:])
 
 
 def test_a_context_without_room_for_any_prompt_is_a_config_error(world, kar, make_model, tokenizer):

@@ -112,7 +112,7 @@ def test_an_entity_that_failed_keeps_its_previous_knowledge_or_is_absent(layout)
     [
         ({"text": " \n"}, {}, r"4 of 4 texts are empty, more than publish.max_empty_fraction=0.01"),
         ({"finish_reason": "repetition"}, {"max_looping_fraction": 0.2}, "4 of 4 texts are looping"),
-        ({}, {"failed": True}, "2 of 4 planned texts failed"),
+        ({}, {"failed": True}, "2 of 2 planned users failed, more than max_failed_fraction=0.01 allows"),
     ],
 )
 def test_a_snapshot_that_is_not_valid_leaves_the_old_one_in_force(layout, changes, bounds, reason):

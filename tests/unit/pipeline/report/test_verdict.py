@@ -1,10 +1,13 @@
 import json
+from dataclasses import asdict
 from typing import get_args
 
 import pyarrow as pa
 import pytest
 
+from pipeline.failure_bound import NO_INTERACTIONS, KindCounts
 from pipeline.publish_settings import Step
+from pipeline.report.document import build_document
 from pipeline.report.gather import gather
 from pipeline.report.night import Night
 from pipeline.report.verdict import ADVICE
@@ -119,6 +122,32 @@ def test_job_and_report_count_failed_rows_alike(dataset):
     write_parquet(pa.Table.from_pylist(promptless, schema=FAILED), layout.failed)
     figures = gather(layout, dataset)
     assert (figures.verdict.state, figures.num_failed) == ("done", {"prompt": 2})
+
+
+@pytest.mark.parametrize(
+    ("rejected", "unknown", "state", "tile"),
+    [(2, 0, "failed", "14.3 % of 14 entities"), (1, 3, "done", "25.0 % of 16 entities")],
+)
+def test_entities_without_a_prompt_count_and_raw_rows_do_not(
+    builder, dataset, rejected, unknown, state, tile
+):
+    layout = builder.build()
+    reasons = ["the title is empty"] * rejected + [NO_INTERACTIONS] * unknown
+    rows = [
+        {"stage": "prompt", "entity_id": f"x{n}", "kind": "item", "reason": r} for n, r in enumerate(reasons)
+    ]
+    rows += [{"stage": "read", "file": "items.csv", "line": n, "reason": "no title"} for n in range(50)]
+    write_parquet(pa.Table.from_pylist(rows, schema=FAILED), layout.failed)
+    counts = KindCounts("item", 12, rejected, unknown, num_planned=12)
+    write_json(json.loads(layout.manifest.read_text()) | {"kinds": {"item": asdict(counts)}}, layout.manifest)
+    figures = gather(layout, dataset)
+    assert figures.verdict.state == state
+    assert f"{rejected + unknown} entities got no prompt" in figures.verdict.headline or state == "failed"
+    tiles = {shown.label: (shown.value, shown.note) for shown in build_document(figures).tiles}
+    assert tiles["failed rows"] == (str(rejected + unknown), tile)
+    assert tiles["bad raw rows"][0] == "50" and figures.record["metrics"]["num_failed"] == rejected + unknown
+    builder.night()  # as a night whose record says that it went well
+    assert gather(layout, dataset).verdict.state == state
 
 
 def test_the_bound_is_that_of_the_last_session(dataset):

@@ -32,7 +32,7 @@ from pipeline.pools import extend_pools, usable_version
 from pipeline.prompts import RenderedPrompts, render_prompts
 from pipeline.prompts.outputs import structured_kinds
 from pipeline.publish.snapshot import read_columns, snapshot_in_force
-from pipeline.schemas import GROUPS, TIMESTAMP
+from pipeline.schemas import GROUPS, KNOWLEDGE, TIMESTAMP
 from pipeline.settings import RunSettings
 from pipeline.stages import stage
 from pipeline.storage.files import sha256_of_json, sha256_of_rows, write_json, write_parquet
@@ -134,6 +134,7 @@ def generate_plan(
         with stage("writing the plan", is_short=True):
             spec = _worker_spec(settings, layout, run, source, vocab_size)
             _note_bound(settings, run)
+            _note_repeats(layout, run, spec.datastore_version)
         with open_progress() as progress:
             outcome = run_shards(run.plan, spec, run.layout, _worker_class(), progress.update, run.failed)
     return spec, outcome
@@ -163,6 +164,40 @@ def _note_bound(settings: RunSettings, run: PlannedRun) -> None:
     kinds = {counts.kind: asdict(counts) for counts in run.kinds()}
     judged_by = {"kinds": kinds, "max_failed_fraction": settings.max_failed_fraction}
     write_json(recorded | judged_by, run.layout.manifest)
+
+
+def _note_repeats(layout: DatasetLayout, run: PlannedRun, pools: str | None) -> None:
+    """Write down how many planned prompts were answered before by texts that the pools may hold.
+
+    Such a text is drafted from the earlier one, and nearly all of it is accepted: its tokens per step say
+    nothing about nights of new prompts.
+    """
+    recorded = json.loads(run.layout.manifest.read_text(encoding="utf-8"))
+    if "num_repeated_prompts" in recorded:  # by the session that began
+        return
+    num_repeated = 0
+    if pools is not None:
+        answered = pc.unique(_answered_prompts(layout, run.run_id))
+        num_repeated = pc.sum(pc.is_in(run.plan["prompt_hash"], value_set=answered), min_count=0).as_py()
+    if num_repeated:
+        logger.warning(
+            "%d of %d prompts were answered before by texts that drafts come from: its tokens per step "
+            "are higher than those of new prompts",
+            num_repeated,
+            run.plan.num_rows,
+        )
+    write_json(recorded | {"num_repeated_prompts": num_repeated}, run.layout.manifest)
+
+
+def _answered_prompts(layout: DatasetLayout, run_id: str) -> pa.ChunkedArray:
+    """Hashes of the prompts of all texts in force; before anything is published, of all other runs' texts."""
+    column = "prompt_hash"
+    snapshot = snapshot_in_force(layout)
+    if snapshot is not None:
+        return read_columns(layout, snapshot, [column])[column]
+    runs = [RunLayout(path) for path in layout.runs.glob("*") if path.name != run_id]
+    tables = [knowledge_dataset(run).to_table(columns=[column]) for run in runs if committed_shards(run)]
+    return pa.concat_tables([KNOWLEDGE.empty_table().select([column]), *tables])[column]
 
 
 def _worker_class() -> Any:

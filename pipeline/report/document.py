@@ -95,7 +95,7 @@ def _decoding_tiles(figures: RunFigures) -> list[Tile | None]:
         Tile(
             "tokens/s", decimal(speed.tokens_per_sec, 0), f"{duration(speed.decode_sec or None)} of decoding"
         ),
-        Tile("tokens per step", decimal(total.tokens_per_step), "1.00 is without drafts"),
+        Tile("tokens per step", decimal(total.tokens_per_step), _per_step_note(figures)),
         Tile("drafts accepted", percent(total.acceptance), f"{count(total.num_draft_tokens)} drafted"),
         Tile("relaxed tokens", percent(total.relaxed_share), "not the model's first choice"),
         Tile(
@@ -104,6 +104,12 @@ def _decoding_tiles(figures: RunFigures) -> list[Tile | None]:
             f"{count(looping)} of {count(measured)} measured",
         ),
     ]
+
+
+def _per_step_note(figures: RunFigures) -> str:
+    if figures.facts.is_new:
+        return "1.00 is without drafts"
+    return night_sections.repeated_prompts(figures)
 
 
 def _mean_length(figures: RunFigures) -> float | None:

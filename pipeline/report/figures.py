@@ -14,6 +14,7 @@ from pipeline.report.night import Night
 from pipeline.schemas import DECODING_COUNTS
 
 TOLERANCE = 0.25  # of the median
+MAX_REPEATED = 0.01  # of the planned texts; with more, figures of decoding are not compared
 MIN_NIGHTS = 3
 GENERATE_STAGE = "generate"
 READ_STAGE = "read"
@@ -244,6 +245,7 @@ class RunFacts:
     datastore_version: str | None = None
     max_failed_fraction: float | None = None
     num_planned: int | None = None
+    num_repeated_prompts: int = 0  # planned ones that texts in the pools answer already
     kinds: list[KindCounts] = field(default_factory=list)  # none of a run of an earlier release
     has_ended: bool = False  # generation came to its end and summed up
     unfinished_reasons: dict[str, int] = field(default_factory=dict)  # reason -> shards
@@ -253,6 +255,11 @@ class RunFacts:
     num_malformed: dict[str, int] = field(
         default_factory=dict
     )  # kinds that should be JSON: texts that are not
+
+    @property
+    def is_new(self) -> bool:
+        """Whether hardly a text could be drafted from an earlier answer to its prompt."""
+        return self.num_repeated_prompts <= MAX_REPEATED * (self.num_planned or 0)
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ def gather(run: RunLayout, dataset: DatasetLayout, now: datetime | None = None) 
         validation=read_validation(run.validation),
         record=record,
         history=earlier,
-        compared=compare(metrics, earlier),
+        compared=compare(metrics, earlier, facts.is_new),
     )
 
 
@@ -110,6 +110,7 @@ def _facts(run: RunLayout, dataset: DatasetLayout, manifest: dict[str, Any], nig
         datastore_version=_drafted_from(manifest, night),
         max_failed_fraction=manifest.get("max_failed_fraction", settings.get("max_failed_fraction")),
         num_planned=manifest.get("num_planned"),
+        num_repeated_prompts=manifest.get("num_repeated_prompts") or 0,
         has_ended=summary is not None,
         unfinished_reasons=(summary or {}).get("unfinished") or {},
         objection=manifest.get("objection"),

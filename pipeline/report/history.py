@@ -40,6 +40,7 @@ class Metric:
     form: Form
     bad: Literal["higher", "lower"] | None = None  # what an alert is worth; None: it only informs
     min_change: float = 0.0  # see `Compared`
+    is_of_drafts: bool = False  # flattered by drafts from earlier answers to the same prompts
 
 
 METRICS = (
@@ -52,15 +53,15 @@ METRICS = (
     Metric("failed_share", "failed rows, of those planned", "percent", "higher", MIN_SHARE),
     Metric("looping_share", "looping texts", "percent", "higher", MIN_SHARE),
     Metric("num_output_tokens", "tokens", "count"),
-    Metric("tokens_per_sec", "tokens/s", "count", "lower"),
-    Metric("tokens_per_step", "tokens per decoding step", "decimal", "lower"),
-    Metric("acceptance", "drafts accepted", "percent", "lower", MIN_SHARE),
-    Metric("relaxed_share", "relaxed tokens", "percent"),
-    Metric("price", "price of a draft token", "decimal"),
+    Metric("tokens_per_sec", "tokens/s", "count", "lower", is_of_drafts=True),
+    Metric("tokens_per_step", "tokens per decoding step", "decimal", "lower", is_of_drafts=True),
+    Metric("acceptance", "drafts accepted", "percent", "lower", MIN_SHARE, is_of_drafts=True),
+    Metric("relaxed_share", "relaxed tokens", "percent", is_of_drafts=True),
+    Metric("price", "price of a draft token", "decimal", is_of_drafts=True),
     Metric("drafter_ms", "drafter, ms per step", "decimal"),
-    Metric("median_shard_sec", "median shard", "duration"),
-    Metric("decode_sec", "decoding", "duration"),
-    Metric("elapsed_sec", "whole run", "duration", "higher", MIN_LONGER_SEC),
+    Metric("median_shard_sec", "median shard", "duration", is_of_drafts=True),
+    Metric("decode_sec", "decoding", "duration", is_of_drafts=True),
+    Metric("elapsed_sec", "whole run", "duration", "higher", MIN_LONGER_SEC, is_of_drafts=True),
 )
 
 
@@ -113,6 +114,7 @@ def make_record(
         "drafter": facts.drafter,
         "acceptance": facts.acceptance,
         "state": state,
+        "is_new": facts.is_new,
         "started_at": None if started_at is None else started_at.astimezone(UTC).isoformat(),
         "metrics": metrics,
     }
@@ -136,11 +138,20 @@ def earlier_records(runs: Path, record: Record) -> list[Record]:
     return sorted(earlier, key=_began)[-NUM_NIGHTS:]
 
 
-def compare(metrics: dict[str, float | None], earlier: list[Record]) -> list[Compared]:
-    """Each figure beside the median and range of earlier runs that ended well and have it."""
-    good = [record["metrics"] for record in earlier if record.get("state") == "done"]
+def compare(metrics: dict[str, float | None], earlier: list[Record], is_new: bool = True) -> list[Compared]:
+    """Each figure beside the median and range of earlier runs that ended well and have it.
+
+    What drafts decide is compared among runs of new prompts only (`is_new`: this is one; `RunFacts.is_new`).
+    """
+    good = [record for record in earlier if record.get("state") == "done"]
+    new = [record for record in good if is_new and record.get("is_new", True)]
     return [
-        _compared(metric, metrics.get(metric.name), [m.get(metric.name) for m in good]) for metric in METRICS
+        _compared(
+            metric,
+            metrics.get(metric.name),
+            [record["metrics"].get(metric.name) for record in (new if metric.is_of_drafts else good)],
+        )
+        for metric in METRICS
     ]
 
 

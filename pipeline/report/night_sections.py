@@ -126,7 +126,7 @@ def comparison(figures: RunFigures) -> Section | None:
     return Section(
         title,
         [
-            Text(_worse(shown)),
+            Text(_worse(shown) + _not_compared(figures)),
             Charts(_history_charts(figures)),
             table(
                 f"{this.capitalize()} beside the {what} before", columns, rows, num_last_words=1, note=note
@@ -138,6 +138,28 @@ def comparison(figures: RunFigures) -> Section | None:
 def _alone(figures: RunFigures) -> str:
     what = "night" if figures.night else "run"
     return f"There is no earlier {what} with this model and prompt set to compare with."
+
+
+def _not_compared(figures: RunFigures) -> str:
+    """Which runs the figures of drafting leave out, because their drafts were earlier answers."""
+    number = sum(not record.get("is_new", True) for record in figures.history)
+    parts = []
+    if not figures.facts.is_new:
+        parts.append(f"{repeated_prompts(figures)}, so its speed and drafts are compared with none.")
+    elif number:
+        parts.append(
+            f"Speed and drafts leave out {number} of them, most of whose drafts were earlier answers to the "
+            "same prompts."
+        )
+    return "".join(f" {part}" for part in parts)
+
+
+def repeated_prompts(figures: RunFigures) -> str:
+    """How many prompts of this run were answered before."""
+    number, planned = count(figures.facts.num_repeated_prompts), count(figures.facts.num_planned)
+    return (
+        f"{number} of {planned} prompts of this run were answered before, and drafts came from these answers"
+    )
 
 
 def _worse(compared: list[Compared]) -> str:

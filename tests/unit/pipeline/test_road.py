@@ -1,4 +1,5 @@
 import json
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from types import SimpleNamespace
 
@@ -12,15 +13,18 @@ from pipeline.generate.dispatch import GenerationOutcome
 from pipeline.generate.progress import NO_PROGRESS
 from pipeline.models.resolve import ModelSource
 from pipeline.outline import outline_plan
+from pipeline.publish.content import content_of_run
+from pipeline.publish.release import publish_run
 from pipeline.report.gather import gather
 from pipeline.road import PlannedRun
 from pipeline.scale.synthetic import prompt_batches
-from pipeline.schemas import FAILED, KNOWLEDGE
+from pipeline.schemas import FAILED, KNOWLEDGE, PROMPTS
 from pipeline.storage.files import write_json, write_parquet
 from pipeline.storage.layout import DatasetLayout, RunLayout
 from pipeline.storage.lock import exclusive
 from pipeline.storage.parts import commit_part
 from tests.generation import FINGERPRINT, make_plan, make_result, run_settings
+from tests.publishing import data_tables, entities, finished_run, settings_of
 
 
 def test_a_run_that_another_process_works_on_keeps_its_plan(tmp_path, monkeypatch):
@@ -111,3 +115,24 @@ def test_one_bad_text_of_a_handful_is_no_failure(tmp_path, monkeypatch):
     layout, (summary, version) = generate(tmp_path, monkeypatch, text="", num_changed=1)
     assert summary.kinds[0].outputs.num_empty == 1 and version is not None
     assert gather(layout.run("run"), layout).verdict.state == "done"
+
+
+@pytest.mark.parametrize("is_published", [True, False])
+def test_prompts_that_texts_in_the_pools_answer_already_are_counted(tmp_path, caplog, is_published):
+    layout = DatasetLayout.of(tmp_path, "toy")
+    data_tables(layout, users=("u1", "u2"), items=())
+    before = finished_run(layout, "before", entities("user", "u1", "u2"))
+    if is_published:
+        content = content_of_run(layout, before, None)
+        publish_run(layout, before, settings_of(), content, lambda name: nullcontext())
+    prompts = pa.Table.from_pylist(
+        entities("user", "u1") + entities("user", "u2", prompt="x"), schema=PROMPTS
+    )
+    run = PlannedRun("run", layout.run("run"), outline_plan(prompts, 2), prompts, FAILED.empty_table(), None)
+    for pools, expected in ((None, 0), ("pools", 1)):
+        write_json({}, run.layout.manifest)
+        road._note_repeats(layout, run, pools)
+        assert json.loads(run.layout.manifest.read_text()) == {"num_repeated_prompts": expected}
+    assert "1 of 2 prompts were answered before" in caplog.text
+    road._note_repeats(layout, run, None)  # a session that goes on keeps what the first one found
+    assert json.loads(run.layout.manifest.read_text()) == {"num_repeated_prompts": 1}

@@ -1,5 +1,6 @@
 import json
 from dataclasses import asdict
+from datetime import timedelta
 from typing import get_args
 
 import pyarrow as pa
@@ -9,12 +10,14 @@ from pipeline.failure_bound import NO_INTERACTIONS, KindCounts
 from pipeline.publish_settings import Step
 from pipeline.report.document import build_document
 from pipeline.report.gather import gather
+from pipeline.report.history import compare
 from pipeline.report.night import Night
 from pipeline.report.verdict import ADVICE
+from pipeline.report.write import write_report
 from pipeline.schemas import FAILED
 from pipeline.storage.files import write_json, write_parquet
 from pipeline.storage.lock import owned
-from tests.unit.pipeline.report.conftest import RunBuilder
+from tests.unit.pipeline.report.conftest import BEGIN, RunBuilder
 
 
 def test_a_good_night_says_what_was_written_and_carried(builder, dataset):
@@ -148,6 +151,31 @@ def test_entities_without_a_prompt_count_and_raw_rows_do_not(
     assert tiles["bad raw rows"][0] == "50" and figures.record["metrics"]["num_failed"] == rejected + unknown
     builder.night()  # as a night whose record says that it went well
     assert gather(layout, dataset).verdict.state == state
+
+
+def test_figures_of_drafts_from_earlier_answers_are_said_to_be_so_and_are_not_compared(dataset):
+    """The first night's pools hold texts of the very same prompts; those of the second are new."""
+    flattered, usual = (
+        RunBuilder(dataset, "one", BEGIN),
+        RunBuilder(dataset, "two", BEGIN + timedelta(days=1)),
+    )
+    for builder, num_repeated in ((flattered, 12), (usual, 0)):
+        layout = builder.build()
+        manifest = json.loads(layout.manifest.read_text())
+        write_json(manifest | {"num_repeated_prompts": num_repeated}, layout.manifest)
+        builder.night()
+        written = write_report(layout, dataset)
+    compared = {c.name: c for c in written.figures.compared}
+    assert compared["num_rows"].median == 12 and compared["tokens_per_step"].value is not None
+    assert compared["tokens_per_step"].median is None and compared["elapsed_sec"].median is None
+    assert "Speed and drafts leave out 1 of them" in layout.report("md").read_text()
+    said = "12 of 12 prompts of this run were answered before"
+    assert said in flattered.layout.report("md").read_text() and said not in layout.report("md").read_text()
+    assert not any(
+        c.median
+        for c in compare(written.figures.record["metrics"], [written.figures.record], False)
+        if c.name == "tokens_per_step"
+    )
 
 
 def test_the_bound_is_that_of_the_last_session(dataset):

@@ -45,8 +45,8 @@ class ItemGroupSettings(Settings):
 class UserGroupSettings(Settings):
     """Users are clustered on factors of the interaction matrix."""
 
-    num_groups: int = Field(ge=1)
-    num_factors: int = Field(ge=1, le=512)
+    num_groups: int = Field(default=20, ge=1)
+    num_factors: int = Field(default=32, ge=1, le=512)
     seed: int = 0
 
 
@@ -150,8 +150,8 @@ class DatasetSettings(Settings):
     item_word: str = Field(min_length=1, description="what prompts call an item, for example 'movie'")
     tabular: TabularSettings | None = Field(default=None, description="reader=tabular: files and columns")
     amazon: AmazonSettings | None = Field(default=None, description="reader=amazon: files")
-    item_groups: ItemGroupSettings
-    user_groups: UserGroupSettings
+    item_groups: ItemGroupSettings = ItemGroupSettings()
+    user_groups: UserGroupSettings = UserGroupSettings()
 
     @model_validator(mode="after")
     def _reader_has_its_section(self) -> "DatasetSettings":

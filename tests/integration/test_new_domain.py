@@ -19,6 +19,18 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", PAGE, flags=re.DOTALL)
 
 
+def files() -> dict[str, str]:
+    """The files that the page has its reader save, by their place: the last one named before each."""
+    found = re.finditer(r"```(?:yaml|csv)\n(.*?)```", PAGE, flags=re.DOTALL)
+    return {re.findall(r"`(my/[^`]+)`", PAGE[: block.start()])[-1]: block[1] for block in found}
+
+
+def command(words: str) -> str:
+    """The page's only command with these words."""
+    [script] = [script for script in blocks("sh") if words in script]
+    return script
+
+
 def run(folder: Path, script: str) -> subprocess.CompletedProcess[str]:
     script = script.replace(".venv/bin/python", sys.executable)
     environment = os.environ | {"PYTHONPATH": str(CHECKOUT)}
@@ -33,23 +45,40 @@ def run(folder: Path, script: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.fixture(scope="module")
-def followed(tmp_path_factory) -> Path:
-    """A folder after steps 1 and 2 of the page."""
-    folder = tmp_path_factory.mktemp("newcomer")
-    place = re.search(r"Save this as `([^`]+)`", PAGE)[1]
-    downloaded = run(folder, blocks("sh")[0])
-    if downloaded.returncode:
-        pytest.skip(f"no package index: {downloaded.stderr[-200:]}")
-    own_prompts = re.search(r"`(my/configs/knowledge/[^`]+)`", PAGE)[1]
-    for path, content in zip((place, own_prompts), blocks("yaml"), strict=True):
-        (folder / path).parent.mkdir(parents=True)
+def save_files(folder: Path) -> Path:
+    for path, content in files().items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(content, encoding="utf-8")
     return folder
 
 
+@pytest.fixture(scope="module")
+def followed(tmp_path_factory) -> Path:
+    """A folder after steps 1 and 2 of the page."""
+    folder = tmp_path_factory.mktemp("newcomer")
+    downloaded = run(folder, command("pip download"))
+    if downloaded.returncode:
+        pytest.skip(f"no package index: {downloaded.stderr[-200:]}")
+    return save_files(folder)
+
+
+def test_the_smallest_description_is_enough(tmp_path):
+    save_files(tmp_path)
+    look = command("dataset=shop").strip()
+    shown = run(tmp_path, f"{look} knowledge=garments")
+    assert shown.returncode == 0, shown.stderr
+    assert "2 users, 3 items, 4 interactions" in shown.stdout and "Bad rows: 0;" in shown.stdout
+    assert "not limited to fabric, cut, season and care)" in shown.stdout
+    assert "reading my/raw/sales.csv" in shown.stderr and "1 of 4 rows repeat" in shown.stderr
+    small = "knowledge.user.max_tokens=8 knowledge.item.max_tokens=8"
+    written = run(tmp_path, f"{look.replace('dry_run=true', small)} limit=all")
+    assert written.returncode == 0, written.stderr
+    [parts] = (tmp_path / "data" / "shop" / "runs").glob("*/parts")
+    assert ds.dataset(sorted(parts.glob("*.parquet"))).count_rows() == 5
+
+
 def test_the_dry_run_shows_what_was_understood(followed):
-    shown = run(followed, blocks("sh")[1])
+    shown = run(followed, command("dataset=bookcrossing dry_run"))
     assert shown.returncode == 0, shown.stderr
     assert "15,223 users, 36,041 items, 564,730 interactions" in shown.stdout
     for expected in (
@@ -65,7 +94,7 @@ def test_the_dry_run_shows_what_was_understood(followed):
 
 
 def test_prompts_of_ones_own(followed):
-    shown = run(followed, blocks("sh")[1].strip() + " knowledge=blurb")
+    shown = run(followed, command("dataset=bookcrossing dry_run").strip() + " knowledge=blurb")
     assert shown.returncode == 0, shown.stderr
     assert "in at most 30 words." in shown.stdout
     assert (
@@ -74,7 +103,7 @@ def test_prompts_of_ones_own(followed):
 
 
 def test_knowledge_is_generated_from_yaml_alone(followed):
-    shown = run(followed, blocks("sh")[2])
+    shown = run(followed, command("max_tokens=32"))
     assert shown.returncode == 0, shown.stderr
     [parts] = (followed / "data" / "bookcrossing" / "runs").glob("*/parts")
     rows = ds.dataset(sorted(parts.glob("*.parquet"))).to_table(["kind", "text"])

@@ -1,3 +1,4 @@
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -7,7 +8,17 @@ import yaml
 from jobs import config
 from jobs.config import CONFIGS, as_yaml, load_settings
 from pipeline.errors import ConfigError
-from pipeline.settings import RunSettings
+from pipeline.settings import (
+    DatasetSettings,
+    InteractionsTableSettings,
+    ItemGroupSettings,
+    ItemsTableSettings,
+    RawTableSettings,
+    RunSettings,
+    TabularSettings,
+    UserGroupSettings,
+    UsersTableSettings,
+)
 
 GROUPS = sorted(folder.name for folder in CONFIGS.iterdir() if folder.is_dir())
 JOBS = sorted(file.stem for file in CONFIGS.glob("*.yaml"))
@@ -384,3 +395,40 @@ def test_a_cutoff_may_be_a_word(word, days):
     midnights = [datetime(t.year, t.month, t.day, tzinfo=UTC) - timedelta(days=days) for t in moments]
     assert settings.history_cutoff in midnights and settings.cutoff_word == word
     assert load_settings("generate", ["cutoff_word=today"]).cutoff_word is None
+
+
+def documented_keys() -> dict[str, str]:
+    """Keys of a dataset to their defaults, from the tables of docs/new-domain.md."""
+    page = (CONFIGS.parent / "docs" / "new-domain.md").read_text(encoding="utf-8")
+    keys = {}
+    for table in re.findall(r"\| Key \| Default \| Meaning \|\n\|---\|---\|---\|\n((?:\|.*\n)+)", page):
+        for row in table.splitlines():
+            names, defaults = (re.findall(r"`([^`]+)`|(required)", cell) for cell in row.split(" | ")[:2])
+            values = [code or word for code, word in defaults]
+            of_each = values * len(names) if len(values) == 1 else values
+            keys |= {code: value for (code, _), value in zip(names, of_each, strict=True)}
+    return keys
+
+
+def test_the_page_on_new_domains_names_every_key_and_its_default():
+    documented = documented_keys()
+    tables = {"tabular.items": ItemsTableSettings, "tabular.interactions": InteractionsTableSettings}
+    groups = {"item_groups": ItemGroupSettings, "user_groups": UserGroupSettings}
+    rooms = {"": DatasetSettings, "tabular": TabularSettings, **tables, **groups}
+    of_files = set(RawTableSettings.model_fields) - {"files"}
+    expected = {name: RawTableSettings.model_fields[name] for name in of_files}
+    for prefix, room in rooms.items():
+        for name, field in room.model_fields.items():
+            is_room = f"{prefix}.{name}".lstrip(".") in rooms or (prefix, name) == ("", "amazon")
+            if not is_room and not (prefix in tables and name in of_files):
+                expected[f"{prefix}.{name}".lstrip(".")] = field
+    assert set(documented) == set(expected)
+    for key, field in expected.items():
+        if field.is_required():
+            assert documented[key] == "required", key
+        else:
+            assert yaml.safe_load(documented[key]) == field.default, key
+    required = {"files", "id"}
+    assert {
+        name for name, field in UsersTableSettings.model_fields.items() if field.is_required()
+    } == required

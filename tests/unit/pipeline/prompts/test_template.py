@@ -1,6 +1,11 @@
+import re
+from functools import partial
+from pathlib import Path
+
 import pytest
 
 from pipeline.errors import ConfigError
+from pipeline.prompts.histories import HistoryEntry, ItemCard
 from pipeline.prompts.template import PromptTemplate
 
 
@@ -48,3 +53,14 @@ def test_what_goes_wrong_while_rendering_names_the_field(source):
     template = PromptTemplate("item", source)
     with pytest.raises(ConfigError, match=r"^knowledge\.item\.template: "):
         template.render({"item_word": "movie", "item": {"title": "Up"}})
+
+
+def test_the_page_on_new_domains_is_right_about_line_breaks():
+    page = (Path(__file__).resolve().parents[4] / "docs" / "new-domain.md").read_text(encoding="utf-8")
+    source = re.search(r"```jinja\n(.*?)```", page, flags=re.DOTALL)[1]
+    card = partial(ItemCard, title="", year=None, categories=(), attributes={})
+    history = [HistoryEntry(card(name="Up"), 3), HistoryEntry(card(name="Jaws"), None)]
+    kept = PromptTemplate("user", source).render({"history": history})
+    assert kept == "- Up, rated 3\n- Jaws\nWhat does this reader like?"
+    lost = PromptTemplate("user", source.replace("+%}", "%}")).render({"history": history})
+    assert lost == "- Up, rated 3- JawsWhat does this reader like?"

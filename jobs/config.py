@@ -25,7 +25,7 @@ from jobs.schema_paths import allows_bool, annotation_at, dotted, holds_text_onl
 from pipeline.environment import CONFIG_DIR_VARIABLE, machine_backend
 from pipeline.errors import ConfigError
 from pipeline.models.resolve import PACKAGE_PREFIX
-from pipeline.settings import RunSettings
+from pipeline.settings import DEFAULT_PROMPT_FORM, KINDS, PROMPT_FORMS, RunSettings
 from pipeline.storage.location import missing_store
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -58,6 +58,7 @@ def _load_settings(config_name: str, overrides: list[str], config_dir: str | Non
     folders = [CONFIGS, *_additional_folder(config_dir)]
     checked = [_checked(override, RunSettings, folders) for override in overrides]
     values = _compose(config_name, checked, folders)
+    _choose_prompt_form(values)
     reject_unquoted(values, RunSettings)
     _reject_booleans(values, RunSettings)
     _make_paths_absolute(values)
@@ -194,6 +195,25 @@ def _check_option(override: Override, text: str, folders: list[Path], is_require
     nearest = nearest_name(value, options)
     hint = f". Did you mean '{nearest}'?" if nearest else ""
     raise ConfigError(f"{group}={value}: no such {group}; available: {', '.join(options)}{hint}")
+
+
+def _choose_prompt_form(values: dict[str, Any]) -> None:
+    """Where a prompt set gives a value as {large: ..., small: ...}, take that of `model.prompt_form`.
+
+    `max_history` and every setting of `user` and `item` can be given so. An override replaces both forms.
+    """
+    knowledge, model = values.get("knowledge"), values.get("model")
+    if not isinstance(knowledge, dict) or not isinstance(model, dict):
+        return
+    form = model.get("prompt_form", DEFAULT_PROMPT_FORM)
+    sections = [(kind, knowledge[kind]) for kind in KINDS if isinstance(knowledge.get(kind), dict)]
+    for name, section in [("", knowledge), *sections]:
+        for key, value in section.items():
+            if isinstance(value, dict) and value and value.keys() <= set(PROMPT_FORMS) and key != "factors":
+                if form not in value:
+                    path = dotted(("knowledge", name, key) if name else ("knowledge", key))
+                    raise ConfigError(f"{path}.{form}: missing; model.prompt_form is {form}")
+                section[key] = value[form]
 
 
 def _leaves(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Any]]:

@@ -28,7 +28,7 @@ def main(settings: RunSettings) -> None:
 
     dataset = DatasetLayout.of(settings.paths.data, settings.dataset.name)
     with stage("writing the report", is_short=True):
-        written = write_report(_chosen(settings, dataset), dataset, settings.report.pushgateway)
+        written = write_report(chosen_run(settings, dataset), dataset, settings.report.pushgateway)
     verdict = written.figures.verdict
     print(f"{written.figures.facts.run_id}: {verdict.headline}")
     for name, text in (("why", verdict.reason), ("what to do", verdict.advice)):
@@ -39,7 +39,7 @@ def main(settings: RunSettings) -> None:
         raise ReportError(f"the metrics were not pushed: {written.push_error}")
 
 
-def _chosen(settings: RunSettings, dataset: DatasetLayout) -> RunLayout:
+def chosen_run(settings: RunSettings, dataset: DatasetLayout) -> RunLayout:
     """The run that was asked for, else the latest."""
     from pipeline.report.write import latest_run
 

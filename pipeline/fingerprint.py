@@ -27,8 +27,11 @@ from pipeline.settings import (
 from pipeline.storage.files import sha256_of_json
 
 FINGERPRINT_CHARS = 16
-_NOT_OF_MODEL = {"sampling", "revision", "trust_remote_code", "tensor_parallel_size", "max_model_len"}
-_NOT_COUNTED = {"max_words", "json_output"}  # seen in the prompt; counted where answers are structured
+_NOT_OF_MODEL = {
+    "sampling", "revision", "trust_remote_code", "tensor_parallel_size", "max_model_len", "prompt_form",
+}  # fmt: skip
+# Seen in the prompt, or a bound on the texts; `json_output` is counted where answers are structured.
+_NOT_COUNTED = {"max_words", "json_output", "answer_prefix", "min_named_fraction", "max_shared_openings"}
 
 
 def text_fingerprint(

@@ -44,6 +44,14 @@ def read_rows(path: Path, shard: str) -> pa.Table:
     return rows.filter(pc.equal(rows["shard"], shard))
 
 
+def shard_sizes(path: Path) -> dict[str, int]:
+    """Rows of each shard of the plan at `path`, in its order. Raises `DataError` if it is unreadable."""
+    try:
+        return _index_of(path).sizes()
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{path}: {str(error).splitlines()[0]}") from error
+
+
 class _Index:
     """The footer of a plan, and which row groups hold which shard."""
 
@@ -57,6 +65,13 @@ class _Index:
                 self._groups.setdefault(bounds.min, []).append(group)
             else:
                 self._mixed.append(group)
+
+    def sizes(self) -> dict[str, int]:
+        """Rows of each shard, as far as its row groups hold no other."""
+        return {
+            shard: sum(self.metadata.row_group(group).num_rows for group in groups)
+            for shard, groups in self._groups.items()
+        }
 
     def row_groups(self, shard: str) -> list[int]:
         """Row groups in which `shard` may stand, in the file's order."""

@@ -31,6 +31,9 @@ class PublishSettings(Settings):
     max_control_token_fraction: Fraction = Field(
         default=0.01, description="texts in which control tokens of the model stand"
     )
+    min_distinct_fraction: Fraction = Field(
+        default=0.5, description="different texts, of the texts of a run for different prompts"
+    )
     min_judged_rows: int = Field(
         default=200,
         ge=1,

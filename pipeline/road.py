@@ -15,6 +15,7 @@ from pipeline.domains import DomainTables, raw_data_of, read_domain, write_domai
 from pipeline.errors import ConfigError, DataError, GenerationError
 from pipeline.failure_bound import KindCounts, count_kinds, objection_to_prompts
 from pipeline.fingerprint import row_fingerprint, run_fingerprint
+from pipeline.generate.aboutness import aboutness_of_run
 from pipeline.generate.contract import WorkerSpec
 from pipeline.generate.dispatch import GenerationOutcome, run_shards
 from pipeline.generate.optional_packages import require_drafter_package
@@ -101,7 +102,7 @@ def generate_knowledge(
     _reject_unprompted(settings, layout, run, source)
     spec, outcome = generate_plan(settings, layout, run, source, open_progress)
     summary = _sum_up(settings, run, outcome)
-    objection = summary.objection(settings.publish)
+    objection = summary.objection(settings.knowledge, settings.publish)
     version = None
     may_teach = outcome.num_rows > 0 and objection is None
     if settings.drafter.name == "laser" and may_teach and snapshot_in_force(layout) is None:
@@ -376,6 +377,7 @@ def _sum_up(settings: RunSettings, run: PlannedRun, outcome: GenerationOutcome) 
             run.layout,
             elapsed_sec=0.0,
             structured=structured_kinds(settings.knowledge),
+            aboutness=aboutness_of_run(run.layout),
         )
 
 

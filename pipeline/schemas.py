@@ -71,6 +71,8 @@ PROMPTS = pa.schema(
         _field("max_tokens", pa.int32()),
         _field("history_cutoff", TIMESTAMP, nullable=True),  # null for items
         _field("latest_event", TIMESTAMP, nullable=True),  # the latest one shown; null: none is shown
+        _field("titles", pa.list_(pa.string()), nullable=True),  # the item's, or those of the history shown
+        _field("answer_prefix", pa.string(), nullable=True),  # the answer's first words, part of the prompt
     ]
 )
 
@@ -82,7 +84,8 @@ PLAN = pa.schema(
 )
 
 # What a row of the plan is about, without the prompt itself: small enough to hold for all rows at once.
-OUTLINE = pa.schema([field for field in PLAN if field.name not in ("prompt", "prompt_token_ids")])
+_NOT_IN_OUTLINE = ("prompt", "prompt_token_ids", "titles", "answer_prefix")
+OUTLINE = pa.schema([field for field in PLAN if field.name not in _NOT_IN_OUTLINE])
 NUMBERED_OUTLINE = pa.schema([*OUTLINE, _field("row", pa.int64())])  # its row among the rendered prompts
 
 # What became of an entity since the snapshot in force; see `pipeline/night/changes.py`.
@@ -100,7 +103,7 @@ KNOWLEDGE = pa.schema(
         _field("entity_id", pa.string()),
         _field("kind", pa.string()),  # user | item
         _field("group", pa.string()),
-        _field("text", pa.string()),  # as the model wrote it, after its reasoning
+        _field("text", pa.string()),  # the answer prefix and what the model wrote after its reasoning
         _field("parsed", pa.string(), nullable=True),  # the JSON asked for; null: plain text, or malformed
         _field("token_ids", TOKEN_IDS),
         _field("prompt_hash", pa.string()),

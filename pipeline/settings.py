@@ -31,6 +31,9 @@ CutoffWord = Literal["today", "yesterday"]
 Duplicates = Literal["first", "last", "error"]
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"  # becomes part of file names
 KINDS: tuple[Kind, Kind] = ("item", "user")
+PromptForm = Literal["large", "small"]
+PROMPT_FORMS: tuple[PromptForm, PromptForm] = ("large", "small")
+DEFAULT_PROMPT_FORM: PromptForm = "large"
 
 
 class ItemGroupSettings(Settings):
@@ -198,6 +201,16 @@ class PromptSettings(Settings):
     template: str = Field(description="Jinja template of the user message")
     max_tokens: int = Field(ge=1, description="upper bound on generated tokens")
     max_words: int | None = Field(default=None, ge=1, description="what the prompt asks for, as `max_words`")
+    answer_prefix: str | None = Field(
+        default=None, description="Jinja template of the answer's first words, which the model continues"
+    )
+    min_named_fraction: Fraction = Field(
+        default=0.0,
+        description="texts that must name their item, or one of the history, beyond what chance gives",
+    )
+    max_shared_openings: Fraction = Field(
+        default=1.0, description="texts that may share their first five words with others"
+    )
     json_output: JsonOutputSettings | None = Field(default=None, description="null: the answer is plain text")
 
     @field_validator("template")
@@ -271,6 +284,9 @@ class ModelSettings(Settings):
     )
     trust_remote_code: bool = False
     chat_template_args: dict[str, bool | str | int] = {}
+    prompt_form: PromptForm = Field(
+        default=DEFAULT_PROMPT_FORM, description="which form of the prompts suits the model"
+    )
     sampling: SamplingSettings = SamplingSettings()
 
 

@@ -1,8 +1,8 @@
 """What a run has produced, in numbers: for the terminal, and for `manifest.json`."""
 
 from collections import Counter
-from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,14 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.domains.tables import item_titles
+from pipeline.generate.aboutness import OWN, Aboutness, objection_to_aboutness
 from pipeline.generate.contract import SourceCounts
 from pipeline.generate.dispatch import GenerationOutcome
 from pipeline.output_bounds import OutputCounts, count_outputs, objection_to
 from pipeline.printable import printable
 from pipeline.publish_settings import PublishSettings
 from pipeline.schemas import DECODING_COUNTS
-from pipeline.settings import KINDS
+from pipeline.settings import KINDS, Kind, KnowledgeSettings
 from pipeline.stages import duration
 from pipeline.storage.layout import RunLayout
 
@@ -78,6 +79,7 @@ class RunSummary:
     failed: str
     log: str
     unfinished: dict[str, int]  # last reason -> shards that were given up for it
+    aboutness: Mapping[Kind, Aboutness] = field(default_factory=dict)  # kind -> that of its texts
 
     @property
     def num_rows(self) -> int:
@@ -99,9 +101,10 @@ class RunSummary:
             if kind.outputs.are_all_cut
         ]
 
-    def objection(self, bounds: PublishSettings) -> str | None:
+    def objection(self, knowledge: KnowledgeSettings, bounds: PublishSettings) -> str | None:
         """Why the texts must not be used, None if they may."""
-        return objection_to({kind.kind: kind.outputs for kind in self.kinds}, bounds)
+        outputs = {kind.kind: kind.outputs for kind in self.kinds}
+        return objection_to(outputs, bounds) or objection_to_aboutness(self.aboutness, knowledge, bounds)
 
     @property
     def how_to_read(self) -> str:
@@ -115,8 +118,9 @@ class RunSummary:
             | {"tokens_per_step": kind.tokens_per_step, "relaxed_share": kind.relaxed_share}
             for kind in self.kinds
         }
+        aboutness = {kind: about.as_dict() for kind, about in self.aboutness.items()}
         totals = {"num_rows": self.num_rows, "num_output_tokens": self.num_output_tokens}
-        return asdict(self) | {"kinds": kinds, "remarks": self.remarks} | totals
+        return asdict(self) | {"kinds": kinds, "aboutness": aboutness, "remarks": self.remarks} | totals
 
 
 @dataclass(frozen=True)
@@ -154,12 +158,13 @@ def summarize(
     layout: RunLayout,
     elapsed_sec: float,
     structured: Collection[str] = (),
+    aboutness: Mapping[Kind, Aboutness] | None = None,
 ) -> RunSummary:
     """The summary of a run.
 
     `knowledge` (schema KNOWLEDGE) is read batch by batch, so that a dataset need not fit in memory;
     `failed` is the content of failed.parquet; `elapsed_sec` is what the user waited; `structured` are the
-    kinds whose answers should be JSON.
+    kinds whose answers should be JSON; `aboutness` is that of each kind's texts.
     """
     counts: Counter[tuple[str, str, str]] = Counter()
     outputs: dict[str, OutputCounts] = {}
@@ -182,6 +187,7 @@ def summarize(
         failed=str(layout.failed),
         log=str(layout.log),
         unfinished=dict(Counter(outcome.unfinished.values()).most_common(MAX_REASONS)),
+        aboutness=aboutness or {},
     )
 
 
@@ -313,6 +319,7 @@ def _lines(summary: RunSummary) -> list[tuple[str, str]]:
         ("speed", f"{_number(summary.tokens_per_sec, '.0f')} tokens/s over {duration(summary.decode_sec)}"),
         ("elapsed", duration(summary.elapsed_sec)),
         ("drafts", _drafts(summary.sources)),
+        *((f"{kind} texts", _about(kind, about)) for kind, about in summary.aboutness.items()),
         ("looping", f"{_number(summary.looping_share, '.1%')} of {NGRAM_TOKENS}-grams are repeats"),
         ("failures", failures or "none"),
         ("knowledge", summary.parts),
@@ -325,6 +332,13 @@ def _lines(summary: RunSummary) -> list[tuple[str, str]]:
     if summary.tokens_per_sec is None:
         lines[0] = ("speed", "nothing was left to generate")
     return lines
+
+
+def _about(kind: Kind, about: Aboutness) -> str:
+    return (
+        f"{about.named:.0%} name {OWN[kind]} (another's: {about.named_other:.0%}), "
+        f"{about.shared_openings:.0%} share their first five words, {about.distinct:.0%} are distinct"
+    )
 
 
 def _drafts(sources: dict[str, SourceCounts]) -> str:

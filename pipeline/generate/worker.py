@@ -103,12 +103,15 @@ class KnowledgeWorker:
 
     def _knowledge_row(self, row: dict[str, Any], text: WrittenText, answer: Answer) -> dict[str, Any]:
         spec, settings = self._spec, self._spec.settings
+        # Where reasoning came first, the prefix was its beginning.
+        prefix = "" if answer.num_reasoning_tokens else row["answer_prefix"] or ""
+        whole_text = prefix + answer.text
         return {
             "entity_id": row["entity_id"],
             "kind": row["kind"],
             "group": row["group"],
-            "text": answer.text,
-            "parsed": parse_output(settings.knowledge, row["kind"], answer.text),
+            "text": whole_text,
+            "parsed": parse_output(settings.knowledge, row["kind"], whole_text),
             "token_ids": text.token_ids,
             "prompt_hash": row["prompt_hash"],
             "num_prompt_tokens": len(row["prompt_token_ids"]),

@@ -1,6 +1,7 @@
 """From the user message to the tokens that the model sees."""
 
 from collections.abc import Sequence
+from itertools import repeat
 from typing import TYPE_CHECKING, NamedTuple
 
 import jinja2
@@ -27,10 +28,11 @@ _READ_BY_TEMPLATES = ("/think", "/no_think", "<", "[")
 
 
 class EncodedPrompt(NamedTuple):
-    """A prompt as text, after the chat template, and as token ids."""
+    """A prompt as text, after the chat template, and as token ids; both end with the answer's prefix."""
 
     text: str
     token_ids: list[int]
+    answer_prefix: str | None = None
 
 
 class PromptEncoder:
@@ -49,12 +51,17 @@ class PromptEncoder:
         self.has_chat_template = bool(getattr(tokenizer, "chat_template", None))
         self._is_control = _control_token_mask(tokenizer)
 
-    def encode(self, messages: Sequence[str], system: str | None) -> list[EncodedPrompt]:
-        """The prompts for `messages`, in their order."""
+    def encode(
+        self, messages: Sequence[str], system: str | None, prefixes: Sequence[str] | None = None
+    ) -> list[EncodedPrompt]:
+        """The prompts for `messages`, in their order. `prefixes` are the first words of their answers."""
         if not messages:
             return []
         texts = self._texts(messages, system)
-        return list(map(EncodedPrompt, texts, self._token_ids(texts)))
+        if prefixes is not None:
+            gap = "" if self.has_chat_template else "\n\n"
+            texts = [f"{text}{gap}{prefix}" for text, prefix in zip(texts, prefixes, strict=True)]
+        return list(map(EncodedPrompt, texts, self._token_ids(texts), prefixes or repeat(None)))
 
     def _token_ids(self, texts: list[str]) -> list[list[int]]:
         backend = getattr(self._tokenizer, "backend_tokenizer", None)

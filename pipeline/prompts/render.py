@@ -157,10 +157,11 @@ def _column(table: pa.Table, name: str) -> pa.Array:
 
 @dataclass(frozen=True, slots=True)
 class _Written:
-    """A prompt, and the time of the latest event that it shows (microseconds; None: no event)."""
+    """A prompt, the time of the latest event that it shows (microseconds; None: no event), and its titles."""
 
     prompt: EncodedPrompt
     latest_time: int | None
+    titles: list[str]
 
 
 @dataclass(frozen=True)
@@ -170,6 +171,7 @@ class _Writer:
     kind: Kind
     settings: PromptSettings
     template: PromptTemplate
+    answer_prefix: PromptTemplate | None
     encoder: PromptEncoder
     budget_tokens: int
     max_model_len: int
@@ -185,8 +187,10 @@ class _Writer:
         cleaner: DataCleaner,
     ) -> "_Writer":
         settings = knowledge.prompt(kind)
-        for field, text in (("template", settings.template), ("system", settings.system or "")):
-            if token := cleaner.finds_control_token(text):
+        prefix = settings.answer_prefix or None
+        shown = (("template", settings.template), ("system", settings.system), ("answer_prefix", prefix))
+        for field, text in shown:
+            if token := cleaner.finds_control_token(text or ""):
                 raise ConfigError(f"knowledge.{kind}.{field}: {token} is the chat format's to write")
         budget = model.max_model_len - settings.max_tokens
         if budget < 1:
@@ -198,6 +202,7 @@ class _Writer:
             kind=kind,
             settings=settings,
             template=PromptTemplate(kind, settings.template),
+            answer_prefix=PromptTemplate(kind, prefix, "answer_prefix") if prefix else None,
             encoder=encoder,
             budget_tokens=budget,
             max_model_len=model.max_model_len,
@@ -222,7 +227,9 @@ class _Writer:
 
         def write(pairs: list[tuple[int, int]]) -> list[EncodedPrompt]:
             shown = [subjects.variables(promptable[index], size) for index, size in pairs]
-            return self.encoder.encode(list(map(self.template.render, shown)), self.settings.system)
+            messages = list(map(self.template.render, shown))
+            prefixes = list(map(self.answer_prefix.render, shown)) if self.answer_prefix else None
+            return self.encoder.encode(messages, self.settings.system, prefixes)
 
         sizes = [int(subjects.sizes[row]) for row in promptable]
         fitted = iter(zip(promptable, longest_fitting(write, sizes, self.budget_tokens), strict=True))
@@ -235,8 +242,10 @@ class _Writer:
                 f"too long: {bare}the prompt and knowledge.{self.kind}.max_tokens="
                 f"{self.settings.max_tokens} exceed model.max_model_len={self.max_model_len}"
             )
-        latest = subjects.latest_time(row, fitted.size)
-        return subjects.objection(row, fitted.size) or _Written(fitted.prompt, latest)
+        shown = (row, fitted.size)
+        return subjects.objection(*shown) or _Written(
+            fitted.prompt, subjects.latest_time(*shown), subjects.titles(*shown)
+        )
 
     def _tables(
         self, entities: pa.Table, outcomes: list[_Written | str], cutoff: datetime | None
@@ -271,6 +280,8 @@ class _Writer:
             "max_tokens": pa.array([self.settings.max_tokens] * len(prompts), pa.int32()),
             "history_cutoff": pa.array([cutoff] * len(prompts), TIMESTAMP),
             "latest_event": pa.array([outcome.latest_time for outcome in written], TIMESTAMP),
+            "titles": pa.array([outcome.titles for outcome in written], pa.list_(pa.string())),
+            "answer_prefix": pa.array([prompt.answer_prefix for prompt in prompts], pa.string()),
         }
         return pa.table(columns, schema=PROMPTS)
 

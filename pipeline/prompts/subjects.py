@@ -43,6 +43,10 @@ class Subjects(Protocol):
         """Time (microseconds since 1970) of the latest event that such a prompt shows; None: no event."""
         ...
 
+    def titles(self, row: int, size: int) -> list[str]:
+        """The titles that such a prompt shows and its text may name."""
+        ...
+
     def objection(self, row: int, size: int) -> str | None:
         """Why a prompt of that size would say nothing about the entity; None: it does."""
 
@@ -67,6 +71,10 @@ class ItemSubjects:
     def latest_time(self, row: int, size: int) -> int | None:
         """See `Subjects`."""
         return None
+
+    def titles(self, row: int, size: int) -> list[str]:
+        """See `Subjects`."""
+        return [self._card(row).title]
 
     def objection(self, row: int, size: int) -> str | None:
         """See `Subjects`."""
@@ -117,12 +125,24 @@ class UserSubjects:
             HistoryEntry(self._cards[item], rating, text)
             for (item, rating), text in zip(recent, texts, strict=True)
         ]
-        attributes = attributes_at(self._attributes[row], detail)
-        return {**self._constants, "attributes": attributes, "history": history}
+        ratings = [rating for _, rating in recent if rating is not None]
+        mean = sum(ratings) / max(1, len(ratings))
+        return {
+            **self._constants,
+            "attributes": attributes_at(self._attributes[row], detail),
+            "history": history,
+            "liked": [entry for entry in history if entry.rating is None or entry.rating >= mean],
+            "disliked": [entry for entry in history if entry.rating is not None and entry.rating < mean],
+        }
 
     def latest_time(self, row: int, size: int) -> int | None:
         """See `Subjects`."""
         return self._histories.latest_time(row, self._shown(row, size)[1])
+
+    def titles(self, row: int, size: int) -> list[str]:
+        """See `Subjects`."""
+        recent = self._histories.recent(row, self._shown(row, size)[1])
+        return [self._cards[item].title for item, _ in recent]
 
     def objection(self, row: int, size: int) -> str | None:
         """A user of whom nothing at all is known would get an invented text; attributes are enough."""

@@ -15,8 +15,9 @@ from pipeline.settings import Kind
 # them. `attributes`: a mapping of strings. Users: `history` is a list of (item, rating) pairs, oldest
 # first, where item has `name` (title and year), `title`, `year` (or None), `categories`, `attributes`, and
 # rating is a number or None. An entry of it has both by name, `entry.item` and `entry.rating`, and also
-# `entry.text`, what the user wrote about the item, or None. `min_rating` and `max_rating` are the ends of the
-# rating scale, or None.
+# `entry.text`, what the user wrote about the item, or None. `liked` are the entries whose rating is at least
+# the mean of those shown, or that have none; `disliked` are the others. `min_rating` and `max_rating` are the
+# ends of the rating scale, or None.
 # Items: `item`. `max_words`: the length that the prompt set asks for, or None. `factors`: what the prompt set
 # says that a text on such an item should go into, or None.
 VARIABLES: dict[Kind, frozenset[str]] = {
@@ -26,6 +27,8 @@ VARIABLES: dict[Kind, frozenset[str]] = {
             "item_words",
             "attributes",
             "history",
+            "liked",
+            "disliked",
             "min_rating",
             "max_rating",
             "max_words",
@@ -62,8 +65,8 @@ def _environment() -> ImmutableSandboxedEnvironment:
 class PromptTemplate:
     """One compiled template. Raises `ConfigError` naming the field for syntax errors and unknown names."""
 
-    def __init__(self, kind: Kind, source: str) -> None:
-        self._field = f"knowledge.{kind}.template"
+    def __init__(self, kind: Kind, source: str, field: str = "template") -> None:
+        self._field = f"knowledge.{kind}.{field}"
         environment = _environment()
         try:
             names = meta.find_undeclared_variables(environment.parse(source))

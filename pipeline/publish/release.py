@@ -16,6 +16,7 @@ import pyarrow as pa
 from drafters.datastore.format import CALIBRATION
 from pipeline.errors import PublishError
 from pipeline.failure_bound import NUM_ALWAYS_ALLOWED, first_objection
+from pipeline.generate.aboutness import aboutness_of_run, objection_to_aboutness
 from pipeline.night.changes import counts_by_kind
 from pipeline.pools import build_snapshot_pools, read_calibration, verify_pools
 from pipeline.publish.content import Content, read_facts
@@ -34,9 +35,9 @@ from pipeline.publish.snapshot import (
 )
 from pipeline.publish.validation import Validation, validate_snapshot
 from pipeline.publish.writer import write_snapshot
-from pipeline.settings import RunSettings
+from pipeline.settings import KnowledgeSettings, RunSettings
 from pipeline.stages import stage
-from pipeline.storage.files import remove_folder, write_json
+from pipeline.storage.files import read_json, remove_folder, write_json
 from pipeline.storage.layout import DatasetLayout, RunLayout
 
 EnterStep = Callable[[str], AbstractContextManager[Any]]
@@ -100,6 +101,7 @@ def write_and_validate(
             validation = validate_snapshot(
                 layout, version, files, content.expected, version, settings.publish
             )
+            check_aboutness(run, settings)
         except PublishError as error:
             require_lock()
             write_json({"is_valid": False, "reason": str(error)}, run.validation)
@@ -107,6 +109,19 @@ def write_and_validate(
         require_lock()
         write_json({"is_valid": True, **validation.as_dict()}, run.validation)
     return files, validation
+
+
+def check_aboutness(run: RunLayout, settings: RunSettings) -> None:
+    """Raise `PublishError` if the texts of `run` say too little of their entities.
+
+    The bounds are those of the prompt set that the run used; `settings` may change them if it is theirs.
+    """
+    recorded = ((read_json(run.manifest) or {}).get("settings") or {}).get("knowledge")
+    knowledge = settings.knowledge
+    if recorded is not None and recorded.get("name") != knowledge.name:
+        knowledge = KnowledgeSettings.model_validate(recorded)
+    if objection := objection_to_aboutness(aboutness_of_run(run), knowledge, settings.publish):
+        raise PublishError(f"run {run.root.name}: {objection}")
 
 
 def _clear(layout: DatasetLayout, version: str, require_lock: Callable[[], None]) -> None:

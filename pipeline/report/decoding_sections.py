@@ -24,8 +24,8 @@ def decoding(figures: RunFigures) -> Section | None:
     if not figures.rows.groups:
         return None
     charts = [chart for chart in (_lengths(figures), _sources(figures)) if chart is not None]
-    blocks: list[Block] = [_kinds(figures), Charts(charts), _groups(figures)]
-    return Section("Texts and drafts", blocks)
+    blocks = [_kinds(figures), _aboutness(figures), Charts(charts), _groups(figures)]
+    return Section("Texts and drafts", [block for block in blocks if block is not None])
 
 
 def _kinds(figures: RunFigures) -> Block:
@@ -47,6 +47,27 @@ def _kinds(figures: RunFigures) -> Block:
     remarks = "".join(f" {remark[0].upper()}{remark[1:]}." for remark in figures.facts.remarks)
     note = f"Columns {', '.join(reasons)}: why texts ended. Median: tokens of a text.{remarks}"
     return table("Texts by kind", columns, lines, note=note)
+
+
+def _aboutness(figures: RunFigures) -> Block | None:
+    """What the texts say of their entities; None where the run measured it of none."""
+    lines = [
+        [
+            kind,
+            count(about.num_texts),
+            percent(about.named),
+            percent(about.named_other),
+            percent(about.shared_openings),
+            percent(about.distinct),
+        ]
+        for kind, about in figures.facts.aboutness.items()
+    ]
+    columns = ["kind", "texts measured", "name their own", "name another's", "shared openings", "distinct"]
+    note = (
+        "Own: the text's item, or one of the user's history; another's is what chance alone would give. "
+        "Shared openings: texts whose first five words begin other texts too."
+    )
+    return table("What the texts say", columns, lines, note=note) if lines else None
 
 
 def _faults(figures: RunFigures) -> dict[str, str]:

@@ -8,10 +8,12 @@ from typing import Any, Literal
 import numpy as np
 
 from pipeline.failure_bound import KindCounts
+from pipeline.generate.aboutness import Aboutness
 from pipeline.generate.contract import SourceCounts
 from pipeline.output_bounds import OutputCounts
 from pipeline.report.night import Night
 from pipeline.schemas import DECODING_COUNTS
+from pipeline.settings import Kind
 
 TOLERANCE = 0.25  # of the median
 MAX_REPEATED = 0.01  # of the planned texts; with more, figures of decoding are not compared
@@ -252,6 +254,7 @@ class RunFacts:
     objection: str | None = None  # why a plain run's texts must not be used; of a night validation says it
     remarks: tuple[str, ...] = ()  # of the summary
     outputs: dict[str, OutputCounts] = field(default_factory=dict)  # by kind
+    aboutness: dict[Kind, Aboutness] = field(default_factory=dict)
     num_malformed: dict[str, int] = field(
         default_factory=dict
     )  # kinds that should be JSON: texts that are not

@@ -11,6 +11,7 @@ import pyarrow as pa
 from pipeline.domains.tables import item_titles
 from pipeline.errors import DataError
 from pipeline.failure_bound import KindCounts
+from pipeline.generate.aboutness import aboutness_in
 from pipeline.generate.contract import SourceCounts
 from pipeline.generate.time_series import read_series
 from pipeline.output_bounds import OutputCounts
@@ -55,7 +56,7 @@ def gather(run: RunLayout, dataset: DatasetLayout, now: datetime | None = None) 
     is_going = _is_worked_on(run, dataset) if night else _is_moving(last, now or datetime.now(UTC))
     num_rows, num_bad = rows.of_kind().num_rows, num_failed.get(GENERATE_STAGE, 0)
     verdict = judge(facts, shards, speed, num_rows, num_bad, seconds, night, is_going)
-    metrics = metrics_of(rows, speed, shards, num_failed, night, seconds)
+    metrics = metrics_of(rows, speed, shards, num_failed, night, seconds, facts.aboutness)
     record = make_record(facts, verdict.state, night, started_at, metrics)
     earlier = earlier_records(run.root.parent, record)
     return RunFigures(
@@ -116,6 +117,7 @@ def _facts(run: RunLayout, dataset: DatasetLayout, manifest: dict[str, Any], nig
         objection=manifest.get("objection"),
         remarks=tuple((summary or {}).get("remarks") or ()),
         outputs=_outputs(summary or {}),
+        aboutness=aboutness_in((summary or {}).get("aboutness") or {}),
         num_malformed=_malformed(summary or {}),
     )
 

@@ -3,12 +3,13 @@
 import json
 import logging
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from pipeline.generate.aboutness import Aboutness
 from pipeline.report.figures import (
     GENERATE_STAGE,
     READ_STAGE,
@@ -21,6 +22,7 @@ from pipeline.report.figures import (
     ratio,
 )
 from pipeline.report.night import Night
+from pipeline.settings import KINDS, Kind
 
 logger = logging.getLogger(__name__)
 NUM_NIGHTS = 7
@@ -52,6 +54,8 @@ METRICS = (
     Metric("num_failed", "failed rows", "count"),
     Metric("failed_share", "failed rows, of those planned", "percent", "higher", MIN_SHARE),
     Metric("looping_share", "looping texts", "percent", "higher", MIN_SHARE),
+    Metric("named_user_share", "texts that name an item of their user", "percent", "lower", MIN_SHARE),
+    Metric("named_item_share", "texts that name their item", "percent", "lower", MIN_SHARE),
     Metric("num_output_tokens", "tokens", "count"),
     Metric("tokens_per_sec", "tokens/s", "count", "lower", is_of_drafts=True),
     Metric("tokens_per_step", "tokens per decoding step", "decimal", "lower", is_of_drafts=True),
@@ -72,6 +76,7 @@ def metrics_of(
     num_failed: dict[str, int],
     night: Night | None,
     seconds: float | None,
+    aboutness: Mapping[Kind, Aboutness],
 ) -> dict[str, float | None]:
     """The figures of `METRICS`; None where the run has none. `num_failed`: stage -> rows."""
     total: Decoding = rows.of_kind()
@@ -79,7 +84,10 @@ def metrics_of(
     changes: dict[str, float | None] = {
         f"num_{name}": night.total(name) if night else None for name in ("new", "changed", "carried", "gone")
     }
-    return changes | {
+    named: dict[str, float | None] = {
+        f"named_{kind}_share": aboutness[kind].named if kind in aboutness else None for kind in KINDS
+    }
+    others: dict[str, float | None] = {
         "num_rows": total.num_rows,
         "num_failed": sum(number for stage, number in num_failed.items() if stage != READ_STAGE),
         "failed_share": ratio(num_unwritten, total.num_rows + num_unwritten),
@@ -95,6 +103,7 @@ def metrics_of(
         "decode_sec": speed.decode_sec or None,
         "elapsed_sec": seconds,
     }
+    return changes | named | others
 
 
 def make_record(

@@ -116,6 +116,15 @@ def _add_rows(metrics: _Metrics, figures: RunFigures) -> None:
         for name, _, _ in BOUNDED
     ]
     metrics.add_each("faulty_rows", "Texts that are empty or looping, or hold control tokens.", faults)
+    for name, documentation in (
+        ("named", "Share of texts that name their item, or one of the user's history."),
+        ("named_other", "Share of texts that name what belongs to another entity."),
+        ("shared_openings", "Share of texts whose first five words begin other texts too."),
+        ("distinct", "Different texts, as a share of all."),
+    ):
+        found = figures.facts.aboutness.items()
+        shares = [({"kind": str(kind)}, getattr(about, name)) for kind, about in found]
+        metrics.add_each(f"{name}_ratio", documentation, shares)
     failed = [({"stage": stage}, number) for stage, number in figures.num_failed.items()]
     metrics.add_each("failed_rows", "Rows that failed, by stage.", failed or [({"stage": "generate"}, 0)])
     metrics.add("looping_ratio", "Share of looping texts among those measured.", rows.looping_share)

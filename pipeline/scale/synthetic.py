@@ -14,6 +14,7 @@ PROMPT_TOKENS = 300
 OUTPUT_CHARACTERS = 1000
 OUTPUT_TOKENS = 250
 NUM_GROUPS = 32
+NUM_TITLES = 15
 VOCAB_SIZE = 49152
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 TIMES = {"history_cutoff": NOW, "latest_event": NOW - timedelta(days=1)}
@@ -43,6 +44,8 @@ def _prompts(rows: np.ndarray, num_rows: int) -> pa.Table:
         "prompt_hash": pa.array([f"{entity:0<64}" for entity in ids]),
         "max_tokens": pa.array(np.full(len(rows), OUTPUT_TOKENS, np.int32)),
     }
+    columns["titles"] = pa.array([[body[:20]] * NUM_TITLES] * len(rows))
+    columns["answer_prefix"] = pa.nulls(len(rows), pa.string())
     columns |= {name: pa.array([when] * len(rows), TIMESTAMP) for name, when in TIMES.items()}
     return pa.table(columns).select(PROMPTS.names).cast(PROMPTS)
 

@@ -432,3 +432,35 @@ def test_the_page_on_new_domains_names_every_key_and_its_default():
     assert {
         name for name, field in UsersTableSettings.model_fields.items() if field.is_required()
     } == required
+
+
+def test_the_model_chooses_the_form_of_the_prompts(tmp_path):
+    write(
+        tmp_path,
+        "knowledge/two.yaml",
+        "name: two\nmax_history: {large: 9, small: 3}\nfactors: {large: a, small: b}\n"
+        "item: {template: T, max_tokens: 4}\n"
+        "user: {template: {large: LONG, small: SHORT}, max_tokens: {large: 8, small: 5}}\n",
+    )
+    small = load("knowledge=two", config_dir=tmp_path).knowledge  # that of the embedded model
+    assert (small.user.template, small.user.max_tokens, small.max_history) == ("SHORT", 5, 3)
+    large = load("knowledge=two", "model=qwen2.5-7b-instruct", config_dir=tmp_path).knowledge
+    assert (large.user.template, large.user.max_tokens, large.max_history) == ("LONG", 8, 9)
+    assert large.factors == {"large": "a", "small": "b"}  # words of a domain, not forms
+    assert (
+        load("knowledge=two", "knowledge.user.max_tokens=7", config_dir=tmp_path).knowledge.user.max_tokens
+        == 7
+    )
+
+
+def test_a_form_that_is_missing_is_named(tmp_path):
+    write(
+        tmp_path,
+        "knowledge/one.yaml",
+        "name: one\nmax_history: 9\nitem: {template: T, max_tokens: 4}\n"
+        "user: {template: {large: LONG}, max_tokens: 5}\n",
+    )
+    assert error_of("knowledge=one", config_dir=tmp_path) == (
+        "knowledge.user.template.small: missing; model.prompt_form is small"
+    )
+    assert "model.prompt_form" in error_of("knowledge=one", "model.prompt_form=tiny", config_dir=tmp_path)

@@ -7,14 +7,15 @@ from datetime import UTC, datetime
 
 import pytest
 
-from pipeline.errors import BusyError, ConfigError, DataError, StorageError, Terminated
+from pipeline.errors import BusyError, ConfigError, DataError, PublishError, StorageError, Terminated
 from pipeline.night import night as night_module
 from pipeline.publish.snapshot import snapshot_in_force
 from pipeline.publish.versions import rollback
+from pipeline.publish_settings import PublishSettings
 from pipeline.settings import ReportSettings
 from pipeline.storage import files
 from pipeline.storage.layout import DatasetLayout
-from tests.publishing import entities
+from tests.publishing import entities, settings_of
 from tests.unit.pipeline.night.conftest import World
 
 GATEWAY = ReportSettings(pushgateway="gateway:9091")
@@ -231,3 +232,35 @@ def test_a_night_on_a_full_disk_is_told_by_record_metrics_report_and_gateway(
     disk.is_full = False
     monkeypatch.setattr(night_module, is_full_at, real)
     assert reporting.night()["status"] == "done" and reporting.layout.reserve.exists()
+
+
+def test_a_night_of_essays_that_fit_anybody_is_red(reporting):
+    essay = {"text": "When analyzing a user's preferences, consider genre, direction, and plot."}
+    reporting.rows = [row | {"titles": [f"of {row['entity_id']}"]} for row in reporting.rows]
+    knowledge = settings_of().knowledge
+    bounded = knowledge.user.model_copy(update={"min_named_fraction": 0.5})
+    bounds = {
+        "knowledge": knowledge.model_copy(update={"user": bounded}),
+        "publish": PublishSettings(min_judged_rows=2),
+    }
+    reporting.changes = essay
+    reason = (
+        "0% of the texts of users name an item of their history, and 0% name another's: a difference below "
+        "knowledge.user.min_named_fraction=0.5"
+    )
+    with pytest.raises(PublishError, match=reason):
+        reporting.night(run_id="essays", **bounds)
+    assert snapshot_in_force(reporting.layout) is None
+    assert reason in reporting.layout.run("essays").report("md").read_text()
+    assert reason in json.loads(reporting.layout.run("essays").validation.read_text())["reason"]
+
+    reporting.changes = {}  # texts "text 3 of u1"
+    assert reporting.night(run_id="told", **bounds)["status"] == "done"
+
+
+def test_a_few_new_texts_are_not_judged_by_what_they_name(world):
+    world.rows = [row | {"titles": ["Alien"]} for row in world.rows]
+    knowledge = settings_of().knowledge
+    bounded = knowledge.user.model_copy(update={"min_named_fraction": 1.0})
+    done = world.night(knowledge=knowledge.model_copy(update={"user": bounded}))
+    assert done["status"] == "done"

@@ -1,18 +1,16 @@
 """A small domain, the embedded model's tokenizer, and the prompt set of configs/knowledge."""
 
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pyarrow as pa
 import pytest
-import yaml
 from transformers import AutoTokenizer
 
+from jobs.config import load_settings
 from pipeline.domains.tables import DomainTables
 from pipeline.schemas import FAILED, GROUPS, INTERACTIONS, INTERACTIONS_WITH_TEXT, ITEMS, USERS
 from pipeline.settings import KnowledgeSettings, ModelSettings
 
-KAR = Path(__file__).resolve().parents[4] / "configs" / "knowledge" / "kar.yaml"
 SIMPLE_USER = (
     "Likes?\n{{ attributes.values() | join(',') }}\n"
     "{% for item, rating in history %}- {{ item.name }}: {{ rating }}\n{% endfor %}"
@@ -26,7 +24,7 @@ def tokenizer(smollm2):
 
 @pytest.fixture(scope="session")
 def kar() -> KnowledgeSettings:
-    return KnowledgeSettings.model_validate(yaml.safe_load(KAR.read_text()))
+    return load_settings("generate", ["knowledge=kar", "model.prompt_form=large"]).knowledge
 
 
 @pytest.fixture

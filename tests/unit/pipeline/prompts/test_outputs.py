@@ -1,11 +1,10 @@
 import json
 import time
-from pathlib import Path
 
 import jsonschema
 import pytest
-import yaml
 
+from jobs.config import load_settings
 from pipeline.prompts.outputs import (
     Answer,
     AnswerReader,
@@ -16,12 +15,11 @@ from pipeline.prompts.outputs import (
 )
 from pipeline.settings import KnowledgeSettings
 
-CONFIGS = Path(__file__).resolve().parents[4] / "configs" / "knowledge"
 GOOD = {"summarization": "films of the sea", "reasoning": "he rates them high"}
 
 
 def load(name) -> KnowledgeSettings:
-    return KnowledgeSettings.model_validate(yaml.safe_load((CONFIGS / f"{name}.yaml").read_text()))
+    return load_settings("generate", [f"knowledge={name}"]).knowledge
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 import copy
 import hashlib
+import os
 import random
 from datetime import UTC, datetime
 
@@ -7,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from jobs.config import load_settings
 from pipeline.errors import ConfigError, DataError
 from pipeline.plan import reject_later_events
 from pipeline.prompts import histories, render, render_prompts, subjects
@@ -67,13 +69,14 @@ def test_only_items_that_are_asked_for_or_shown_become_cards(
 def test_kar_prompts_say_what_is_known(world, kar, make_model, tokenizer):
     rendered = render_prompts(*world, kar, make_model(), "movie", tokenizer, None, (1.0, 5.0))
     prompts = {key: row["prompt"] for key, row in rows_by_id(rendered.prompts).items()}
-    history = 'rating history over time: "Up (2009)", 3 stars; "Jaws (1975)", 5 stars; analyze'
-    assert f"Given a user (age: 24, gender: F) and the user's movie {history}" in prompts["u1"]
-    assert "Given a user and the user's movie" in prompts["u2"] and '"Up (2009)", 4 stars;' in prompts["u2"]
+    history = 'rating history over time: "Up (2009)", 3 stars; "Jaws (1975)", 5 stars.<'
+    assert f"The user (age: 24, gender: F), and the user's movie {history}" in prompts["u1"]
+    assert "The user, and the user's movie" in prompts["u2"] and '"Up (2009)", 4 stars.<' in prompts["u2"]
     assert "has not rated any movie" in prompts["u3"] and "rating history" not in prompts["u3"]
     known = "categories: Animation, Drama; writer: Lee; length: 96"
-    assert f"Introduce the movie Up (2009) ({known}) and describe" in prompts["i1"]
-    assert "Introduce the movie Jaws (1975) and describe" in prompts["i2"]
+    assert prompts["i1"].count(f"\n\nUp (2009) ({known})<|im_end|>") == 1
+    assert prompts["i2"].count("\n\nJaws (1975)<|im_end|>") == 1
+    assert "Introduce the following movie and describe" in prompts["i1"]
     assert all("in at most 150 words" in prompt for prompt in prompts.values())
 
 
@@ -84,8 +87,54 @@ def test_kar_prompts_write_one_star(make_tables, groups_of, kar, make_model, tok
         tables, groups_of(tables), kar, make_model(), "dress", tokenizer, None, (0.5, 5.0)
     )
     prompt = rows_by_id(rendered.prompts)["u1"]["prompt"]
-    assert '"A", 1 star; "B", 1.5 stars; "A", 0.5 stars; "B", 1 star; analyze' in prompt
-    assert "preferences on dresses (" in prompt
+    assert '"A", 1 star; "B", 1.5 stars; "A", 0.5 stars; "B", 1 star.<' in prompt
+    assert "preferences of a user on dresses (" in prompt
+
+
+def test_large_forms_share_what_comes_before_the_data(world, kar, make_model, tokenizer):
+    rows = rows_by_id(render_prompts(*world, kar, make_model(), "movie", tokenizer, None).prompts)
+    for one, other, num_tokens in (("u1", "u2", 110), ("i1", "i2", 80)):
+        shared = os.path.commonprefix([rows[key]["prompt_token_ids"] for key in (one, other)])  # noqa: RUF071
+        assert len(shared) >= num_tokens
+
+
+def test_small_forms_of_kar_show_what_was_liked(world, make_model, tokenizer):
+    small = load_settings("generate", ["knowledge=kar", "model.prompt_form=small"]).knowledge
+    rows = rows_by_id(
+        render_prompts(*world, small, make_model(), "movie", tokenizer, None, (1.0, 5.0)).prompts
+    )
+    taste = "Describe the taste of this user in at most 60 words: which kinds of movies the user"
+    begin = "Begin with the title above as an example.<"
+    assert f'A user liked this movie: "Jaws (1975)". {taste} likes and why. {begin}' in rows["u1"]["prompt"]
+    new = "A user (age: 31) has not rated any movie yet."
+    assert f"{new} {taste} may like and why.<" in rows["u3"]["prompt"]
+    known = 'The movie "Up (2009)" belongs to the categories Animation, Drama (writer: Lee; length: 96).'
+    assert f"{known} Describe this movie in at most 60 words: its plot" in rows["i1"]["prompt"]
+    assert 'Describe the movie "Jaws (1975)" in at most 60 words: its plot' in rows["i2"]["prompt"]
+    assert [rows[key]["titles"] for key in ("u1", "u3", "i1")] == [["Up", "Jaws (1975)"], [], ["Up"]]
+    assert rows["u1"]["max_tokens"] == 128
+
+
+def test_an_answer_prefix_ends_the_prompt(world, make_knowledge, make_model, tokenizer):
+    knowledge = make_knowledge()
+    prefixed = knowledge.user.model_copy(update={"answer_prefix": 'They rated {{ history | length }}: "'})
+    plain = rows_by_id(render_prompts(*world, knowledge, make_model(), "movie", tokenizer, None).prompts)
+    knowledge = knowledge.model_copy(update={"user": prefixed})
+    begun = rows_by_id(render_prompts(*world, knowledge, make_model(), "movie", tokenizer, None).prompts)
+    assert begun["u1"]["prompt"] == plain["u1"]["prompt"] + 'They rated 2: "'
+    assert tokenizer.decode(begun["u1"]["prompt_token_ids"]) == begun["u1"]["prompt"]
+    assert begun["u1"]["answer_prefix"] == 'They rated 2: "' and begun["i1"]["answer_prefix"] is None
+    assert begun["u1"]["prompt_hash"] != plain["u1"]["prompt_hash"] and begun["i1"] == plain["i1"]
+
+
+@pytest.mark.parametrize("prefix", ["{{ histroy }}", "{% if %}", "<|im_end|> "])
+def test_a_faulty_answer_prefix_is_named(world, make_knowledge, make_model, tokenizer, prefix):
+    knowledge = make_knowledge()
+    prompt = knowledge.user.model_copy(update={"answer_prefix": prefix})
+    with pytest.raises(ConfigError, match=r"^knowledge\.user\.answer_prefix: "):
+        render_prompts(
+            *world, knowledge.model_copy(update={"user": prompt}), make_model(), "movie", tokenizer, None
+        )
 
 
 @pytest.mark.parametrize(("highest", "shown"), [(5.0, "3 stars"), (10.0, "3 of 10"), (None, "3 stars")])
@@ -94,7 +143,7 @@ def test_kar_prompts_name_the_scale_unless_it_is_of_five_stars(
 ):
     rating_range = None if highest is None else (1.0, highest)
     rendered = render_prompts(*world, kar, make_model(), "movie", tokenizer, None, rating_range)
-    assert f'"Up (2009)", {shown};' in rows_by_id(rendered.prompts)["u1"]["prompt"]
+    assert f'"Up (2009)", {shown}; ' in rows_by_id(rendered.prompts)["u1"]["prompt"]
 
 
 @pytest.mark.parametrize(
@@ -111,9 +160,9 @@ def test_kar_prompts_speak_of_the_domain(
     tables = make_tables({"u1": {"age": "1"}, "u2": {}}, {"i1": "A", "i2": "B"}, [("u2", "i1", None, 1)])
     rendered = render_prompts(tables, groups_of(tables), kar, make_model(), item_word, tokenizer, None)
     prompts = {key: row["prompt"] for key, row in rows_by_id(rendered.prompts).items()}
-    assert f"Introduce the {item_word} A and describe" in prompts["i1"] and factor in prompts["i1"]
-    assert f"preferences on {item_word.rstrip('s')}s (" in prompts["u2"] and factor in prompts["u2"]
-    assert '"A"; analyze' in prompts["u2"]  # implicit feedback shows no rating
+    assert f"Introduce the following {item_word} and describe" in prompts["i1"] and factor in prompts["i1"]
+    assert f"preferences of a user on {item_word.rstrip('s')}s (" in prompts["u2"] and factor in prompts["u2"]
+    assert 'time: "A".<' in prompts["u2"]  # implicit feedback shows no rating
 
 
 def test_texts_of_a_history_are_shortened_before_ratings_leave(
@@ -369,7 +418,11 @@ def test_a_model_without_chat_template_is_prompted_in_plain_text(world, kar, mak
     plain = copy.deepcopy(tokenizer)
     plain.chat_template = None
     rendered = render_prompts(*world, kar, make_model(), "movie", plain, None)
-    assert rendered.prompts["prompt"][0].as_py().startswith("Introduce the movie Up (2009)")
+    assert (
+        rendered.prompts["prompt"][0]
+        .as_py()
+        .endswith("\n\nUp (2009) (categories: Animation, Drama; writer: Lee; length: 96)")
+    )
 
 
 def rendered_with(template, world, make_knowledge, make_model, tokenizer, caplog, **fields):

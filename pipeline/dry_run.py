@@ -3,7 +3,6 @@
 Nothing is generated and nothing below `paths.data` is written.
 """
 
-import json
 import logging
 import tempfile
 from dataclasses import dataclass
@@ -18,8 +17,8 @@ from rich.table import Table
 
 from pipeline.domains import DomainTables
 from pipeline.domains.raw.failures import UNLISTED
-from pipeline.environment import machine_backend
 from pipeline.errors import DataError
+from pipeline.estimate import TimeEstimate, estimate_time
 from pipeline.failure_bound import count_kinds, objection_to_prompts
 from pipeline.generate.optional_packages import require_drafter_package
 from pipeline.generate.ray_cluster import reject_what_does_not_fit
@@ -31,16 +30,13 @@ from pipeline.prompts.histories import MAX_ATTRIBUTES
 from pipeline.road import choose_entities, group_tables, read_tables, render_chosen
 from pipeline.settings import KINDS, Kind, PathsSettings, RunSettings
 from pipeline.stages import duration
-from pipeline.storage.layout import DatasetLayout, models_folder
+from pipeline.storage.layout import models_folder
 
 logger = logging.getLogger(__name__)
 
 NUM_SHOWN_PROMPTS = 3
 MAX_SHOWN_GROUPS = 25
 MAX_SHOWN_REASONS = 5
-# Output tokens per second of one worker, for the first run of a model: the embedded model on two CPU
-# cores, and a 7B model on one data-centre GPU. A finished run's own rate is used as soon as there is one.
-FIRST_RUN_TOKENS_PER_SEC = {"cpu": 150.0, "gpu": 2500.0}
 
 
 @dataclass(frozen=True)
@@ -51,26 +47,6 @@ class TokenLengths:
     median: int
     p95: int
     longest: int
-
-
-@dataclass(frozen=True)
-class TimeEstimate:
-    """How long generation would take, and what the estimate rests on."""
-
-    num_output_tokens: int  # of the entities that are asked for
-    num_output_tokens_of_all: int  # of all entities of the domain
-    tokens_per_sec: float
-    basis: str
-
-    @property
-    def seconds(self) -> float:
-        """Generation time, without start-up."""
-        return self.num_output_tokens / self.tokens_per_sec
-
-    @property
-    def seconds_of_all(self) -> float:
-        """Generation time with limit=all, without start-up."""
-        return self.num_output_tokens_of_all / self.tokens_per_sec
 
 
 @dataclass(frozen=True)
@@ -218,42 +194,10 @@ def _lengths(prompts: pa.Table) -> dict[Kind, TokenLengths]:
 
 
 def _estimate(settings: RunSettings, prompts: pa.Table, groups: pa.Table) -> TimeEstimate:
-    """From the newest finished run of this model if there is one, else from the first-run rates."""
-    rate, tokens_per_text, basis = _expected(settings)
-
-    def num_tokens(rows: pa.Table) -> int:
-        return round(sum(_of_kind(rows, kind).num_rows * tokens_per_text[kind] for kind in KINDS))
-
-    return TimeEstimate(num_tokens(prompts), num_tokens(groups), rate, basis)
-
-
-def _expected(settings: RunSettings) -> tuple[float, dict[Kind, float], str]:
-    """(tokens per second, mean tokens of a text by kind, what both rest on)."""
-    runs = DatasetLayout.of(settings.paths.data, settings.dataset.name).root / "runs"
-    for path in sorted(runs.glob("*/manifest.json"), key=lambda file: file.stat().st_mtime, reverse=True):
-        if (measured := _measured(path, settings)) is not None:
-            return (*measured, f"as in run {path.parent.name}")
-    longest = {kind: float(settings.knowledge.prompt(kind).max_tokens) for kind in KINDS}
-    basis = "a guess for one worker: no run of this model yet, every text as long as allowed"
-    return FIRST_RUN_TOKENS_PER_SEC[machine_backend()], longest, basis
-
-
-def _measured(manifest: Path, settings: RunSettings) -> tuple[float, dict[Kind, float]] | None:
-    """(tokens per second, mean tokens of a text by kind); None unless a finished run of the same model."""
-    try:
-        recorded = json.loads(manifest.read_text(encoding="utf-8"))
-        summary = recorded["summary"]
-        if recorded["settings"]["model"]["path"] != settings.model.path or not summary["tokens_per_sec"]:
-            return None
-        per_text = {
-            kind: summary["kinds"][kind]["num_output_tokens"] / summary["kinds"][kind]["num_rows"]
-            if kind in summary["kinds"]
-            else float(settings.knowledge.prompt(kind).max_tokens)
-            for kind in KINDS
-        }
-        return float(summary["tokens_per_sec"]), per_text
-    except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError):
-        return None
+    asked_for, of_all = (
+        {kind: _of_kind(rows, kind).num_rows for kind in KINDS} for rows in (prompts, groups)
+    )
+    return estimate_time(settings, asked_for, of_all)
 
 
 def render_dry_run(result: DryRun, out: Console) -> None:

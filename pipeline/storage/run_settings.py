@@ -38,7 +38,7 @@ def differing_settings(manifest: Path, fingerprint: str, settings: RunSettings |
     recorded = _recorded(manifest, fingerprint)
     if settings is None or recorded is None:
         return ""
-    before, now = dict(_flat(recorded)), dict(_flat(settings.model_dump(mode="json")))
+    before, now = dict(flat(recorded)), dict(flat(settings.model_dump(mode="json")))
     names = [name for name in sorted(before | now) if before.get(name) != now.get(name)]
     changes = [
         f"{name}: {before.get(name)}, now {now.get(name)}"
@@ -51,7 +51,7 @@ def differing_settings(manifest: Path, fingerprint: str, settings: RunSettings |
 
 def settings_digest(settings: RunSettings) -> str:
     """A hash of all settings that can change what is written, apart from the cutoff."""
-    values = _flat(settings.model_dump(mode="json"))
+    values = flat(settings.model_dump(mode="json"))
     ignored = (*WITHOUT_EFFECT, "history_cutoff")
     return sha256_of_json({name: value for name, value in values if not name.startswith(ignored)})
 
@@ -66,9 +66,10 @@ def _recorded(manifest: Path, fingerprint: str) -> dict[str, Any] | None:
     return settings if isinstance(settings, dict) else None
 
 
-def _flat(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The settings one by one, for example (`acceptance.top_k`, 2)."""
     for key, item in value.items():
         if isinstance(item, dict):
-            yield from _flat(item, f"{prefix}{key}.")
+            yield from flat(item, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", item

@@ -174,6 +174,21 @@ def test_the_estimate_rests_on_the_last_run_of_the_model(settings):
         assert "no run of this model yet" in dry_run(settings).estimate.basis
 
 
+def test_the_estimate_knows_max_tokens(overrides):
+    """Texts of an earlier run that were cut at 192 tokens are shorter or longer with another bound."""
+    settings = load_settings("generate", [*overrides, "knowledge.item.max_tokens=192"])
+    run = Path(settings.paths.data) / "movielens" / "runs" / "earlier"
+    run.mkdir(parents=True)
+    kind = {"num_rows": 10, "num_output_tokens": 1920, "finish_reasons": {"length": 10}}
+    summary = {"tokens_per_sec": 75.0, "kinds": {"item": kind, "user": kind}}
+    recorded = {"settings": settings.model_dump(mode="json"), "summary": summary}
+    (run / "manifest.json").write_text(json.dumps(recorded))
+    for max_tokens, expected in ((48, 2 * 48), (192, 2 * 192), (256, 2 * 256)):
+        now = load_settings("generate", [*overrides, f"knowledge.item.max_tokens={max_tokens}"])
+        of_users = 2 * 192
+        assert dry_run(now).estimate.num_output_tokens == expected + of_users, max_tokens
+
+
 def test_groups_and_prompts_see_what_a_run_would_let_them_see(settings, monkeypatch):
     cutoff = datetime.fromtimestamp(3, UTC)
     sizes = []

@@ -80,13 +80,17 @@ class DatastoreBuilder:
         self._folder.mkdir(parents=True)
 
     def add(self, kind: str, group: str, documents: Iterable[Document]) -> None:
-        """Extend the pool of (`kind`, `group`) by `documents`, which are consumed as a stream."""
+        """Extend the pool of (`kind`, `group`) by `documents`, which are consumed as a stream.
+
+        A text that several entities have is searched once; for the others it is kept as their own.
+        """
         if group == DOMAIN_GROUP or (kind, group) in self._pools_done:
             raise DatastoreError(f"pool {kind}/{group} was added before, or has a reserved name")
         if not (_is_folder_name(kind) and _is_folder_name(group)):
             raise DatastoreError(f"pool {kind!r}/{group!r}: kind and group must be plain folder names")
         self._pools_done.add((kind, group))
-        self._write_pool(kind, group, self._sampled_for_domain(kind, documents), self._limits.max_pool_tokens)
+        documents = self._sampled_for_domain(kind, _searched_once(documents))
+        self._write_pool(kind, group, documents, self._limits.max_pool_tokens)
 
     def finish(self, calibration: dict[str, Any] | None = None) -> Path:
         """Write the domain pools, carry over untouched pools, make the version visible; return its folder."""
@@ -94,7 +98,8 @@ class DatastoreBuilder:
             if group != DOMAIN_GROUP and (kind, group) not in self._pools_done:
                 self._carried_entries += self._carried(kind, group)
         for kind in {kind for kind, _ in self._pools_done} | self._previous_kinds():
-            self._write_pool(kind, DOMAIN_GROUP, self._domain[kind].documents, self._limits.max_domain_tokens)
+            documents = _searched_once(self._domain[kind].documents)
+            self._write_pool(kind, DOMAIN_GROUP, documents, self._limits.max_domain_tokens)
         checksum = None
         if calibration is not None:
             checksum = write_flushed(self._folder / CALIBRATION, json.dumps(calibration).encode())
@@ -138,7 +143,8 @@ class DatastoreBuilder:
         """Pass `documents` through, empty ones apart; each pool gives its share to the domain pool."""
         for document in documents:
             if len(document.token_ids):
-                self._domain[kind].add(document)
+                if document.is_searched:
+                    self._domain[kind].add(document)
                 yield document
 
     def _write_pool(self, kind: str, group: str, documents: Iterable[Document], budget: int) -> None:
@@ -177,8 +183,10 @@ class DatastoreBuilder:
         num_tokens = 0
         limit = self._limits.max_segment_tokens
         for batch in _batched_by_tokens(documents, min(limit, budget or limit)):
-            num_tokens += sum(len(document.token_ids) + 1 for document in batch)
-            is_indexed = budget is None or num_tokens <= budget
+            is_indexed = batch[0].is_searched
+            if is_indexed:
+                num_tokens += sum(len(document.token_ids) + 1 for document in batch)
+                is_indexed = budget is None or num_tokens <= budget
             if not is_indexed and group == DOMAIN_GROUP:
                 continue
             segment = Segment.build(batch, self._header.dtype, is_indexed)
@@ -201,16 +209,13 @@ class DatastoreBuilder:
 
     def _compact(self, entries: list[SegmentEntry], budget: int) -> list[SegmentEntry]:
         """Merge `entries`: the youngest text of each entity; the youngest entities are indexed."""
-        seen: set[int] = set()
         searched: list[Document] = []
         others: list[Document] = []
         num_tokens = 0
-        for document in self._youngest_first(entries):
-            if document.entity in seen:
-                continue
-            seen.add(document.entity)
-            num_tokens += len(document.token_ids) + 1
-            (searched if num_tokens <= budget else others).append(document)
+        for document in _searched_once(self._youngest_first(entries)):
+            num_tokens += len(document.token_ids) + 1 if document.is_searched else 0
+            is_searched = document.is_searched and num_tokens <= budget
+            (searched if is_searched else others).append(document)
         kind, group = entries[0].kind, entries[0].group
         first = _next_number(entries)
         merged = self._write_segments(kind, group, reversed(others), first, budget=0)
@@ -221,10 +226,15 @@ class DatastoreBuilder:
         return merged
 
     def _youngest_first(self, entries: list[SegmentEntry]) -> Iterator[Document]:
+        """The youngest text of each entity."""
+        seen: set[int] = set()
         for entry in reversed(entries):
             segment = Segment.open(self._folder, entry, self._header.dtype)
             for number in range(segment.num_documents - 1, -1, -1):
-                yield segment.document(number)
+                document = segment.document(number)
+                if document.entity not in seen:
+                    seen.add(document.entity)
+                    yield document
 
 
 class _Progress:
@@ -292,18 +302,34 @@ def _next_number(entries: list[SegmentEntry]) -> int:
     return max((int(entry.name) for entry in entries), default=-1) + 1
 
 
-def _batched_by_tokens(documents: Iterable[Document], max_tokens: int) -> Iterator[list[Document]]:
-    batch: list[Document] = []
-    size = 0
+def _searched_once(documents: Iterable[Document]) -> Iterator[Document]:
+    """`documents`, of which those that repeat the text of an earlier one are not searched.
+
+    Texts are told apart by a hash of 64 bits.
+    """
+    seen: set[int] = set()
     for document in documents:
-        length = len(document.token_ids) + 1
-        if batch and size + length > max_tokens:
-            yield batch
-            batch, size = [], 0
-        batch.append(document)
-        size += length
-    if batch:
-        yield batch
+        text = hash(document.token_ids.tobytes())
+        if text in seen:
+            # A copy: a view would keep the whole batch alive that the text was read in.
+            yield Document(document.entity, np.array(document.token_ids), is_searched=False)
+        else:
+            seen.add(text)
+            yield document
+
+
+def _batched_by_tokens(documents: Iterable[Document], max_tokens: int) -> Iterator[list[Document]]:
+    """Batches of at most `max_tokens`, or of one document; all of a batch are searched, or none."""
+    batches: dict[bool, list[Document]] = {True: [], False: []}
+    sizes = {True: 0, False: 0}
+    for document in documents:
+        which, length = document.is_searched, len(document.token_ids) + 1
+        if batches[which] and sizes[which] + length > max_tokens:
+            yield batches[which]
+            batches[which], sizes[which] = [], 0
+        batches[which].append(document)
+        sizes[which] += length
+    yield from filter(None, batches.values())
 
 
 def _link_or_copy(source: Path, target: Path) -> None:

@@ -16,8 +16,8 @@ closer a neighbour, the longer the context that it shares: one binary search fin
 its k nearest competitors. Its size is 4 bytes a token; with 2 bytes a token for vocabularies below 65,535
 and 4 above, a pooled token takes 6 or 8 bytes on disk and, mapped, in memory.
 
-A segment may lack its `.index`: its documents are beyond what a pool may have searched, and are found by
-their entity alone.
+A segment may lack its `.index`: its documents are beyond what a pool may have searched, or repeat a text that
+is searched, and are found by their entity alone.
 
 Invariants: len(index) == len(tokens); every document is followed by one separator; the separator is the
 largest value of the dtype and no token id; a segment has fewer than 2**31 tokens.
@@ -53,6 +53,7 @@ class Document:
 
     entity: int  # `entity_key` of its id
     token_ids: TokenIds
+    is_searched: bool = True  # False: it drafts for its own entity alone
 
     @classmethod
     def of(cls, entity_id: str, token_ids: TokenIds) -> "Document":

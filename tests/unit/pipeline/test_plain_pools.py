@@ -43,6 +43,7 @@ def commit(layout, run_id, number, failing=(), cutoff=None):
     shard = f"item-{number:05}"
     result = make_result(shard, PLAN.slice(2 * number, 2), frozenset(failing))
     rows = result.knowledge.to_pylist()
+    rows = [row | {"token_ids": [int(row["entity_id"]), *row["token_ids"][1:]]} for row in rows]
     if cutoff is not None:
         rows = [row | {"kind": "user", "history_cutoff": cutoff} for row in rows]
     knowledge = pa.Table.from_pylist(rows, KNOWLEDGE)

@@ -9,7 +9,7 @@ import pytest
 
 from drafters.datastore import DOMAIN_GROUP, Datastore, DatastoreBuilder, DatastoreError
 from drafters.datastore.builder import DocumentSample, PoolLimits
-from drafters.datastore.format import separator, token_dtype
+from drafters.datastore.format import entity_key, separator, token_dtype
 from drafters.datastore.segment import Segment
 from tests.unit.drafters.builders import (
     NO_DOMAIN,
@@ -48,6 +48,34 @@ def test_empty_documents_are_left_out_and_an_empty_store_is_a_store(tmp_path):
     assert texts_of(store, *DRAMA) == expected(document("b", 1))
     assert build(tmp_path, "v2", {DRAMA: [document("a")]}).num_tokens == 0
     assert build(tmp_path, "v3", {}).num_tokens == 0
+
+
+def test_a_text_of_several_entities_is_searched_once_and_kept_for_each(tmp_path):
+    shared = [document(name, 1, 2, 3) for name in "abcd"]
+    own = document("e", 1, 2)
+    store = build(tmp_path, "v1", {DRAMA: [shared[0], own, *shared[1:]]})
+    assert texts_of(store, *DRAMA) == expected(shared[0], own)
+    assert texts_of(store, "item", DOMAIN_GROUP) == expected(shared[0], own)
+    for name in "abcd":
+        assert store.previous("item", entity_key(name)).tolist() == [1, 2, 3]
+
+
+def test_compaction_searches_a_text_of_several_entities_once(tmp_path):
+    limits = PoolLimits(max_domain_tokens=0, max_segments=1)
+    first = build(tmp_path, "v1", {DRAMA: [document("a", 1, 2, 3), document("b", 1, 2, 3)]}, limits=limits)
+    second = build(tmp_path, "v2", {DRAMA: [document("c", 1, 2, 3), document("d", 4)]}, first, limits)
+    (part,) = second.pool(*DRAMA)
+    assert sorted(doc.token_ids.tolist() for doc in part.documents()) == [[1, 2, 3], [4]]
+    found = [second.previous("item", entity_key(name)).tolist() for name in "abcd"]
+    assert found == [[1, 2, 3], [1, 2, 3], [1, 2, 3], [4]]
+
+
+def test_repeated_texts_take_no_place_in_the_sample_of_the_domain(tmp_path):
+    """The domain pool takes 16 tokens of this pool: its four texts, however often one stands there."""
+    distinct = [document(f"d{n}", n, n, n) for n in range(4)]
+    repeats = [document(f"r{n}", 0, 0, 0) for n in range(100)]
+    store = build(tmp_path, "v1", {DRAMA: [*distinct, *repeats]}, limits=PoolLimits(max_domain_tokens=64))
+    assert sorted(texts_of(store, "item", DOMAIN_GROUP)) == sorted(expected(*distinct))
 
 
 def test_a_big_vocabulary_is_stored_in_four_bytes(tmp_path):

@@ -82,6 +82,10 @@ def _print_dry_run(result: NightDryRun, out: Console) -> None:
     _print_counts(result.counts, COUNTS_BEFORE, out)
     tokens = ", ".join(f"{kind}s {number:,}" for kind, number in result.num_prompt_tokens.items())
     out.print(f"Prompt tokens of the planned: {tokens}.", highlight=False)
+    for kind, number in result.num_texts.items():
+        if number < (planned := result.counts[kind]["planned"]):
+            line = f"{planned:,} planned {kind}s have {number:,} texts: those with the same prompt share one."
+            out.print(line, highlight=False)
     if result.is_unchanged:
         line = f"Nothing changed: the night would confirm version {result.base_version}."
     elif result.base_version is None:

@@ -24,13 +24,16 @@ from pipeline.generate.optional_packages import require_drafter_package
 from pipeline.generate.ray_cluster import reject_what_does_not_fit
 from pipeline.models import ModelSource, resolve_model
 from pipeline.models.resolve import PACKAGE_PREFIX
+from pipeline.outline import taken
+from pipeline.pools import version_in_force
 from pipeline.printable import printable
 from pipeline.prompts import RenderedPrompts
 from pipeline.prompts.histories import MAX_ATTRIBUTES
 from pipeline.road import choose_entities, group_tables, read_tables, render_chosen
 from pipeline.settings import KINDS, Kind, PathsSettings, RunSettings
+from pipeline.sharing import COMPARED, origins, scope_of
 from pipeline.stages import duration
-from pipeline.storage.layout import models_folder
+from pipeline.storage.layout import DatasetLayout, models_folder
 
 logger = logging.getLogger(__name__)
 
@@ -41,9 +44,11 @@ MAX_SHOWN_REASONS = 5
 
 @dataclass(frozen=True)
 class TokenLengths:
-    """Prompt lengths of one kind, in tokens."""
+    """Prompts of one kind, and their lengths in tokens."""
 
     num_prompts: int
+    num_distinct: int
+    num_texts: int  # to generate: an equal prompt may share the text of another one
     median: int
     p95: int
     longest: int
@@ -92,6 +97,7 @@ def dry_run(settings: RunSettings) -> DryRun:
     objection = objection_to_prompts(kinds, rendered.failed, settings.max_failed_fraction)
     if objection is not None:
         raise DataError(f"{objection}; a run would generate nothing")
+    lengths = _lengths(settings, rendered.prompts)
     return DryRun(
         num_rows={name: getattr(tables, name).num_rows for name in ("users", "items", "interactions")},
         times=_times(settings, tables.interactions),
@@ -100,9 +106,9 @@ def dry_run(settings: RunSettings) -> DryRun:
         bad_rows=_bad_rows(tables.failed),
         groups={kind: _sizes(groups, kind) for kind in KINDS},
         prompts={kind: _first_prompts(rendered.prompts, kind) for kind in KINDS},
-        lengths=_lengths(rendered.prompts),
+        lengths=lengths,
         num_failed_prompts=rendered.failed.num_rows,
-        estimate=_estimate(settings, rendered.prompts, groups),
+        estimate=_estimate(settings, lengths, groups),
     )
 
 
@@ -183,20 +189,30 @@ def _sizes(groups: pa.Table, kind: Kind) -> list[tuple[str, int]]:
     return sorted(((row["values"], row["counts"]) for row in counted), key=lambda pair: (-pair[1], pair[0]))
 
 
-def _lengths(prompts: pa.Table) -> dict[Kind, TokenLengths]:
+def _lengths(settings: RunSettings, prompts: pa.Table) -> dict[Kind, TokenLengths]:
+    keys = taken(prompts.select(COMPARED), np.arange(prompts.num_rows))
+    is_first = origins(keys, lambda kind, group: "kind") == np.arange(prompts.num_rows)
+    layout = DatasetLayout.of(settings.paths.data, settings.dataset.name)
+    # With pools there may be earlier texts of these entities; which ones is not looked up.
+    is_first_text = np.ones(prompts.num_rows, dtype=bool) if version_in_force(layout) is None else None
+    is_written = origins(keys, scope_of(settings), is_first_text) == np.arange(prompts.num_rows)
     lengths = {}
     for kind in KINDS:
+        is_of_kind = pc.equal(keys["kind"], kind).to_numpy()
         tokens = pc.list_value_length(_of_kind(prompts, kind)["prompt_token_ids"]).to_numpy()
         if tokens.size:
             median, p95, longest = np.percentile(tokens, [50, 95, 100], method="higher").astype(int).tolist()
-            lengths[kind] = TokenLengths(int(tokens.size), median, p95, longest)
+            num_distinct, num_texts = (int(np.sum(which & is_of_kind)) for which in (is_first, is_written))
+            lengths[kind] = TokenLengths(int(tokens.size), num_distinct, num_texts, median, p95, longest)
     return lengths
 
 
-def _estimate(settings: RunSettings, prompts: pa.Table, groups: pa.Table) -> TimeEstimate:
-    asked_for, of_all = (
-        {kind: _of_kind(rows, kind).num_rows for kind in KINDS} for rows in (prompts, groups)
-    )
+def _estimate(settings: RunSettings, lengths: dict[Kind, TokenLengths], groups: pa.Table) -> TimeEstimate:
+    """In the whole domain as many prompts are taken to share texts as among those that were rendered."""
+    asked_for, of_all = dict.fromkeys(KINDS, 0.0), dict.fromkeys(KINDS, 0.0)
+    for kind, found in lengths.items():
+        asked_for[kind] = found.num_texts
+        of_all[kind] = _of_kind(groups, kind).num_rows * found.num_texts / found.num_prompts
     return estimate_time(settings, asked_for, of_all)
 
 
@@ -262,9 +278,23 @@ def _print_groups(kind: Kind, sizes: list[tuple[str, int]], out: Console) -> Non
 def _print_lengths(result: DryRun, out: Console) -> None:
     table = Table(box=box.SIMPLE, pad_edge=False)
     table.add_column("prompt tokens")
-    for name in ("prompts", "median", "95 %", "longest"):
+    for name in ("prompts", "distinct", "median", "95 %", "longest"):
         table.add_column(name, justify="right")
     for kind, lengths in result.lengths.items():
-        cells = (lengths.num_prompts, lengths.median, lengths.p95, lengths.longest)
+        cells = (lengths.num_prompts, lengths.num_distinct, lengths.median, lengths.p95, lengths.longest)
         table.add_row(kind, *(f"{cell:,}" for cell in cells))
     out.print(table)
+    for kind, lengths in result.lengths.items():
+        if lengths.num_distinct < lengths.num_prompts:
+            out.print(_equal_prompts_line(kind, lengths), highlight=False, soft_wrap=True)
+
+
+def _equal_prompts_line(kind: Kind, lengths: TokenLengths) -> str:
+    """What equal prompts mean for the texts."""
+    found = f"{lengths.num_prompts:,} {kind} prompts, {lengths.num_distinct:,} of them distinct"
+    if lengths.num_texts == lengths.num_distinct:
+        return f"{found}: each is generated once, and {kind}s with the same prompt share its text and vector."
+    return (
+        f"{found}, yet about {lengths.num_texts:,} texts are generated: sampled texts are not shared, and "
+        "relaxed ones only within a group and among entities without an earlier text."
+    )

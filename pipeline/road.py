@@ -35,6 +35,7 @@ from pipeline.prompts.outputs import structured_kinds
 from pipeline.publish.snapshot import read_columns, snapshot_in_force
 from pipeline.schemas import GROUPS, KNOWLEDGE, TIMESTAMP
 from pipeline.settings import RunSettings
+from pipeline.sharing import scope_of
 from pipeline.stages import stage
 from pipeline.storage.files import sha256_of_json, sha256_of_rows, write_json, write_parquet
 from pipeline.storage.layout import DatasetLayout, RunLayout, local_folder, models_folder
@@ -221,7 +222,7 @@ def _prepare(
         raise DataError(f"none of the {groups.num_rows} entities was chosen")
     rendered = render_chosen(settings, tables, chosen, source)
     with stage("planning", is_short=True):
-        plan = outline_plan(rendered.prompts, settings.plan.shard_size)
+        plan = outline_plan(rendered.prompts, settings.plan.shard_size, scope_of=scope_of(settings))
     with stage("writing the tables", is_short=True):
         write_domain(tables, layout.tables)
     run_id = settings.run_id or _derived_run_id(settings, source, plan)
@@ -314,6 +315,7 @@ def _worker_spec(
         datastore_version=version,
         run_log=str(run.layout.log),
         text_fingerprint=row_fingerprint(settings, source.revision),
+        shares_texts=True,
     )
 
 

@@ -125,6 +125,9 @@ KNOWLEDGE = pa.schema(
         _field("run_id", pa.string()),
         _field("generated_at", TIMESTAMP),
         _field("history_cutoff", TIMESTAMP, nullable=True),  # null for items
+        # The entity of the same prompt for which the run generated the text; null: the row's own. Where it is
+        # set nothing was decoded for the row, and its DECODING_COUNTS are 0.
+        _field("shared_from", pa.string(), nullable=True),
     ]
 )
 

@@ -21,11 +21,10 @@ class VectorMaker:
         self._remembered: dict[str, Vectors] = {}  # unreduced; what the reduction was fitted on
 
     def encode(self, texts: list[str]) -> Vectors:
-        """The vectors to store, float32 [len(texts), dim or reduced_dim]."""
-        unknown = [text for text in texts if text not in self._remembered]
-        fresh = iter(self._encode(unknown)) if unknown else iter(())
-        known = self._remembered
-        vectors = np.stack([known[text] if text in known else next(fresh) for text in texts])
+        """The vectors to store, float32 [len(texts), dim or reduced_dim]. Equal texts are encoded once."""
+        unknown = list(dict.fromkeys(text for text in texts if text not in self._remembered))
+        fresh = dict(zip(unknown, self._encode(unknown), strict=True)) if unknown else {}
+        vectors = np.stack([fresh[text] if text in fresh else self._remembered[text] for text in texts])
         return self.reduction.apply(vectors) if self.reduction else vectors
 
     def encode_and_remember(self, texts: list[str]) -> Vectors:

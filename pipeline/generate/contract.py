@@ -22,6 +22,7 @@ class WorkerSpec:
     datastore_version: str | None
     run_log: str  # file that takes the engine's output
     text_fingerprint: str = ""  # what the rows carry; empty: `fingerprint`
+    shares_texts: bool = False  # rows with equal prompts share a text, where `pipeline.sharing` says so
 
 
 @dataclass(frozen=True)

@@ -132,12 +132,15 @@ class ProgressTracker:
         if worker in self._live:
             self._live[worker].update(progress)
 
-    def shard_done(self, worker: int, num_rows: int, num_failed: int) -> None:
-        """`worker` has committed a shard of `num_rows` texts and `num_failed` failed rows."""
+    def shard_done(self, worker: int, num_rows: int, num_failed: int, num_shared: int = 0) -> None:
+        """`worker` has committed a shard of `num_rows` texts and `num_failed` failed rows.
+
+        `num_shared` of them it did not have to generate.
+        """
         self._num_rows_committed += num_rows + num_failed
         self._num_rows_failed += num_failed
         if worker in self._live:
-            self._live[worker].num_rows_committed += num_rows
+            self._live[worker].num_rows_committed += max(0, num_rows - num_shared)
 
     def snapshot(self) -> ProgressSnapshot:
         """The run now."""

@@ -13,7 +13,7 @@ from pipeline.errors import CorruptPartError
 from pipeline.generate.contract import ShardResult, WorkerSpec
 from pipeline.schemas import KNOWLEDGE, conform
 from pipeline.storage.layout import RunLayout
-from pipeline.storage.location import read_table
+from pipeline.storage.location import parquet_dataset
 from pipeline.storage.parts import check_part, read_manifest
 
 
@@ -37,7 +37,7 @@ def rows_to_keep(layout: RunLayout, shard: str, planned: pa.Table, spec: WorkerS
         return none
     if manifest.fingerprint != spec.fingerprint:
         return none
-    rows = read_table(layout.part(shard))
+    rows = parquet_dataset([layout.part(shard)], KNOWLEDGE).to_table()
     return conform(rows, KNOWLEDGE, f"part of {shard}", unique=("kind", "entity_id"))
 
 

@@ -11,9 +11,12 @@ import socket
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+import numpy as np
 import pyarrow as pa
 import ray
 
+from drafters.datastore import Datastore, StoreHeader
+from drafters.datastore.format import entity_key
 from pipeline.environment import memory_shortage
 from pipeline.errors import (
     CorruptPartError,
@@ -28,9 +31,12 @@ from pipeline.generate.retry import joined, rows_to_keep, rows_to_write
 from pipeline.generate.row_by_row import run_row_by_row, run_without
 from pipeline.generate.run_log import LOG_FORMAT, redirect_output
 from pipeline.plan_file import read_rows
+from pipeline.sharing import origins, scope_of, with_shared_rows
 from pipeline.storage.files import write_json
 from pipeline.storage.layout import RunLayout
+from pipeline.storage.location import data_path
 from pipeline.storage.parts import check_rows, commit_part
+from pipeline.storage.pool_copies import local_pools
 
 logger = logging.getLogger(__name__)
 MAX_REASON_CHARS = 300
@@ -46,6 +52,7 @@ class ShardReceipt:
     error: str | None = None
     fatal: StorageError | None = None  # no other worker could do it either
     rows_are_innocent: bool = False  # the part could not be sent to the object store
+    num_shared: int = 0  # rows that have the text, or the failure, of another one
 
 
 @dataclass(frozen=True)
@@ -100,7 +107,10 @@ class ShardServer:
         return StartReceipt(ray.get_runtime_context().get_node_id(), os.getpid(), self._start_error)
 
     def run_shard(self, shard: str, bad_rows: dict[int, str], row_by_row: bool) -> ShardReceipt:
-        """Generate and commit `shard`; see `pipeline.generate.row_by_row` for `bad_rows`."""
+        """Generate and commit `shard`; see `pipeline.generate.row_by_row` for `bad_rows`.
+
+        These count the rows that have a text of their own.
+        """
         try:
             return self._run_shard(shard, bad_rows, row_by_row)
         except Exception as error:
@@ -115,16 +125,38 @@ class ShardServer:
         rows = read_shard(self._layout, shard)
         kept = rows_to_keep(self._layout, shard, rows, self._spec)
         missing = rows_to_write(rows, kept)
+        shared_from = self._shared_from(missing)
+        own = missing.filter(pa.array(shared_from == np.arange(missing.num_rows)))
         if row_by_row:
-            result = run_row_by_row(worker, self._layout, shard, missing, bad_rows)
+            result = run_row_by_row(worker, self._layout, shard, own, bad_rows)
         else:
-            result = run_without(worker, shard, missing, bad_rows)
-        result = joined(kept, result)
+            result = run_without(worker, shard, own, bad_rows)
+        result = joined(kept, with_shared_rows(result, missing, shared_from))
         if result.shard != shard:
             raise CorruptPartError(f"shard {shard}: the worker answered with {result.shard}")
         check_rows(rows, result.knowledge, result.failed, f"shard {shard}")
         commit_part(self._layout, result, self._spec.fingerprint, started_at, socket.gethostname())
-        return ShardReceipt(result.knowledge.num_rows, result.failed.num_rows, self.progress())
+        num_shared = missing.num_rows - own.num_rows
+        return ShardReceipt(
+            result.knowledge.num_rows, result.failed.num_rows, self.progress(), num_shared=num_shared
+        )
+
+    def _shared_from(self, rows: pa.Table) -> np.ndarray:
+        """For each of `rows` the number of the row whose text it has."""
+        if not self._spec.shares_texts:
+            return np.arange(rows.num_rows)
+        return origins(rows, scope_of(self._spec.settings), self._has_no_earlier_text(rows))
+
+    def _has_no_earlier_text(self, rows: pa.Table) -> np.ndarray:
+        """For each of `rows` whether the pools hold no text of its entity."""
+        if self._spec.datastore is None:
+            return np.ones(rows.num_rows, dtype=bool)
+        folder = local_pools(data_path(self._spec.datastore))
+        pools = Datastore(folder, StoreHeader.read(folder))
+        entities = zip(rows["kind"].to_pylist(), rows["entity_id"].to_pylist(), strict=True)
+        return np.array(
+            [pools.previous(kind, entity_key(name)) is None for kind, name in entities], dtype=bool
+        )
 
     def progress(self) -> WorkerProgress | None:
         """The worker's running totals, None if it cannot tell."""

@@ -52,6 +52,7 @@ class KindSummary:
     num_relaxed_tokens: int
     outputs: OutputCounts
     num_malformed: int | None = None  # answers that are not the JSON asked for; None: plain text was
+    num_shared: int = 0  # rows that have the text of an equal prompt, and no counts of their own
 
     @property
     def tokens_per_step(self) -> float | None:
@@ -173,7 +174,8 @@ def summarize(
         counts.update(_counts(batch))
         for kind, found in count_outputs(batch).items():
             outputs[kind] = outputs.get(kind, OutputCounts()) + found
-        repeated, total = count_repeated_ngrams(batch["token_ids"])
+        own = batch.filter(pc.is_null(batch["shared_from"]))
+        repeated, total = count_repeated_ngrams(own["token_ids"])
         num_repeated, num_ngrams = num_repeated + repeated, num_ngrams + total
     return RunSummary(
         kinds=[_kind_summary(kind, counts, outputs[kind], kind in structured) for kind in sorted(outputs)],
@@ -192,11 +194,15 @@ def summarize(
 
 
 def _counts(batch: pa.RecordBatch) -> Counter[tuple[str, str, str]]:
-    """Sums by (kind, finish reason, column); `num_rows`: rows, `num_unparsed`: those without `parsed`."""
+    """Sums by (kind, finish reason, column).
+
+    `num_rows`: rows; of these `num_unparsed` are without `parsed`, and `num_shared` have another row's text.
+    """
     keys = ["kind", "finish_reason"]
     table = pa.Table.from_batches([batch.select([*keys, *DECODING_COUNTS])])
     table = table.append_column("num_unparsed", pc.is_null(batch["parsed"]).cast(pa.int32()))
-    names = [*DECODING_COUNTS, "num_unparsed"]
+    table = table.append_column("num_shared", pc.is_valid(batch["shared_from"]).cast(pa.int32()))
+    names = [*DECODING_COUNTS, "num_unparsed", "num_shared"]
     sums = table.group_by(keys).aggregate([([], "count_all"), *((name, "sum") for name in names)])
     counts: Counter[tuple[str, str, str]] = Counter()
     for row in sums.to_pylist():
@@ -223,6 +229,7 @@ def _kind_summary(
         finish_reasons=reasons,
         outputs=outputs,
         num_malformed=num_unparsed if is_structured else None,
+        num_shared=sum(counts[kind, reason, "num_shared"] for reason in reasons),
         **sums,
     )
 
@@ -297,12 +304,14 @@ def _kind_table(summary: RunSummary) -> Table:
     faults = {
         title: name for name, title in FAULTS.items() if any(getattr(k.outputs, name) for k in summary.kinds)
     }
-    for name in ("rows", *reasons, *faults, *malformed, "tokens", "tokens/step", "relaxed"):
+    shared = ["shared"] if any(kind.num_shared for kind in summary.kinds) else []
+    for name in ("rows", *shared, *reasons, *faults, *malformed, "tokens", "tokens/step", "relaxed"):
         table.add_column(name, justify="right")
     for kind in summary.kinds:
         table.add_row(
             kind.kind,
             str(kind.num_rows),
+            *(str(kind.num_shared) for _ in shared),
             *(str(kind.finish_reasons.get(reason, 0)) for reason in reasons),
             *(str(getattr(kind.outputs, name)) for name in faults.values()),
             *(_number(kind.num_malformed, "d") for _ in malformed),

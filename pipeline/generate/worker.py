@@ -7,13 +7,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.generate.contract import ShardResult, WorkerProgress, WorkerSpec
 from pipeline.generate.engine import EarlierText, TextEngine, TextRequest, WrittenText
 from pipeline.generate.engine_thread import EngineThread
 from pipeline.prompts.outputs import Answer, AnswerReader, parse_output
 from pipeline.schemas import FAILED, KNOWLEDGE
-from pipeline.storage.location import data_path, read_table
+from pipeline.storage.location import data_path, parquet_dataset
 
 
 class KnowledgeWorker:
@@ -132,6 +133,7 @@ class KnowledgeWorker:
             "run_id": spec.run_id,
             "generated_at": datetime.now(UTC),
             "history_cutoff": row["history_cutoff"],
+            "shared_from": None,
         }
 
 
@@ -154,6 +156,10 @@ def _failed_row(row: dict[str, Any], reason: str) -> dict[str, Any]:
 
 
 def _earlier_texts(parts: list[str]) -> list[EarlierText]:
+    if not parts:
+        return []
     columns = ["kind", "entity_id", "token_ids"]
-    rows = [row for part in parts for row in read_table(data_path(part), columns=columns).to_pylist()]
+    own = pc.is_null(pc.field("shared_from"))  # a text that several rows share is taught once
+    dataset = parquet_dataset([data_path(part) for part in parts], KNOWLEDGE)
+    rows = dataset.to_table(columns=columns, filter=own).to_pylist()
     return [EarlierText(row["kind"], row["entity_id"], row["token_ids"]) for row in rows]

@@ -315,7 +315,7 @@ class WorkerPool:
         if receipt.error is None:
             self._finished.add(shard)
             self._queue.done(shard)
-            self._tracker.shard_done(slot.worker, receipt.num_rows, receipt.num_failed)
+            self._tracker.shard_done(slot.worker, receipt.num_rows, receipt.num_failed, receipt.num_shared)
             if receipt.progress is not None:
                 self._tracker.update(slot.worker, receipt.progress)
         else:

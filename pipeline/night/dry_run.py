@@ -5,14 +5,16 @@ Nothing is generated, no version is named, and nothing below `paths.data` is wri
 
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow.compute as pc
 
 from pipeline.dry_run import render_apart, understand
-from pipeline.night.changes import counts_by_kind, is_unchanged
+from pipeline.night.changes import counts_by_kind, is_planned, is_unchanged
 from pipeline.night.cutoff import with_cutoff_of_the_night
 from pipeline.night.planning import NightPlan, Prepared, check_unprompted, plan_night
 from pipeline.publish.release import check_gone
 from pipeline.settings import KINDS, Kind, RunSettings
+from pipeline.sharing import origins, scope_of
 from pipeline.stages import stage
 from pipeline.storage.layout import DatasetLayout
 
@@ -23,7 +25,8 @@ class NightDryRun:
 
     base_version: str | None  # in force now
     counts: dict[Kind, dict[str, int]]  # as in `night.json`
-    num_prompt_tokens: dict[Kind, int]  # of the planned entities
+    num_texts: dict[Kind, int]  # to generate: planned entities with equal prompts may share one
+    num_prompt_tokens: dict[Kind, int]  # of these texts
     is_unchanged: bool  # the version in force would be confirmed
 
 
@@ -41,15 +44,24 @@ def dry_run_night(settings: RunSettings) -> NightDryRun:
         night = plan_night(settings, layout, prepared)
     check_gone(night.base, night.changes, settings.publish.max_gone_fraction)
     check_unprompted(settings, night)
+    num_texts, num_prompt_tokens = _to_generate(night, settings)
     return NightDryRun(
         base_version=night.base.version if night.base else None,
         counts=counts_by_kind(night.changes),
-        num_prompt_tokens=_prompt_tokens(night),
+        num_texts=num_texts,
+        num_prompt_tokens=num_prompt_tokens,
         is_unchanged=night.base is not None and is_unchanged(night.changes),
     )
 
 
-def _prompt_tokens(night: NightPlan) -> dict[Kind, int]:
+def _to_generate(night: NightPlan, settings: RunSettings) -> tuple[dict[Kind, int], dict[Kind, int]]:
+    """(texts, tokens of their prompts) by kind."""
     plan = night.run.plan
-    lengths = pc.list_value_length(night.run.prompts["prompt_token_ids"]).take(plan["row"])
-    return {kind: pc.sum(lengths.filter(pc.equal(plan["kind"], kind)), min_count=0).as_py() for kind in KINDS}
+    is_new = is_planned(plan, night.changes.filter(pc.equal(night.changes["change"], "new")))
+    is_written = origins(plan, scope_of(settings), is_new) == np.arange(plan.num_rows)
+    lengths = pc.list_value_length(night.run.prompts["prompt_token_ids"]).take(plan["row"]).to_numpy()
+    masks = {kind: is_written & pc.equal(plan["kind"], kind).to_numpy() for kind in KINDS}
+    return (
+        {kind: int(mask.sum()) for kind, mask in masks.items()},
+        {kind: int(lengths[mask].sum()) for kind, mask in masks.items()},
+    )

@@ -29,6 +29,7 @@ from pipeline.publish.snapshot import (
 from pipeline.road import PlannedRun
 from pipeline.schemas import PROMPTS
 from pipeline.settings import KINDS, RunSettings
+from pipeline.sharing import scope_of
 from pipeline.storage.files import sha256_of_json, sha256_of_rows
 from pipeline.storage.layout import DatasetLayout, RunLayout
 
@@ -104,7 +105,8 @@ def _over(
     tonight = prompts.select(TONIGHT_COLUMNS)
     changes = compare(rows, tonight, prepared.chosen, prepared.groups, fingerprint, settings.history_cutoff)
     prompts = _regrouped(prompts, align_user_groups(prepared.groups, groups_of(rows)))
-    plan = outline_plan(prompts, settings.plan.shard_size, is_planned(tonight, changes))
+    planned = is_planned(tonight, changes)
+    plan = outline_plan(prompts, settings.plan.shard_size, planned, scope_of(settings))
     failed = pa.concat_tables([prepared.tables.failed, prepared.rendered.failed])
     run = PlannedRun("", layout.run("_"), plan, prompts, failed, prepared.tables)
     return NightPlan(run, base, changes, _identity(settings, prepared, base, changes))

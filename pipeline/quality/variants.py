@@ -26,10 +26,11 @@ SEPARATOR = "/"
 def sampled_rows(run: RunLayout, run_id: str, num_entities: int) -> pa.Table:
     """Knowledge rows (schema KNOWLEDGE) of the run, as many of each kind, chosen by the run id alone.
 
-    Only rows that were decoded by a relaxed rule; fewer, or none, where the run has no more of them.
+    Only rows that were decoded by a relaxed rule; fewer, or none, where the run has no more of them. Rows
+    that share a text are represented by the one that it was generated for.
     """
     rows = knowledge_dataset(run)
-    relaxed = pc.field("acceptance") != STRICT
+    relaxed = (pc.field("acceptance") != STRICT) & pc.is_null(pc.field("shared_from"))
     keys = rows.to_table(columns=["kind", "entity_id"], filter=relaxed)
     seed = int.from_bytes(hashlib.blake2b(run_id.encode(), digest_size=8).digest(), "big")
     rng = np.random.default_rng(seed)

@@ -33,18 +33,12 @@ def _kinds(figures: RunFigures) -> Block:
     reasons = sorted({reason for counts in rows.finish_reasons.values() for reason in counts})
     lines = [_kind_row(figures, kind, reasons) for kind in rows.kinds]
     malformed = ["no JSON"] if figures.facts.num_malformed else []
-    columns = [
-        "kind",
-        "texts",
-        *reasons,
-        *_faults(figures).values(),
-        *malformed,
-        "looping",
-        "tokens",
-        "median",
-    ]
-    columns += ["per step", "accepted", "relaxed"]
+    shared = ["shared"] if any(rows.num_shared.values()) else []
+    columns = ["kind", "texts", *shared, *reasons, *_faults(figures).values(), *malformed]
+    columns += ["looping", "tokens", "median", "per step", "accepted", "relaxed"]
     remarks = "".join(f" {remark[0].upper()}{remark[1:]}." for remark in figures.facts.remarks)
+    if shared:
+        remarks = f" Shared: texts that were generated for another entity with the same prompt.{remarks}"
     note = f"Columns {', '.join(reasons)}: why texts ended. Median: tokens of a text.{remarks}"
     return table("Texts by kind", columns, lines, note=note)
 
@@ -82,6 +76,7 @@ def _kind_row(figures: RunFigures, kind: str, reasons: list[str]) -> list[str]:
     return [
         kind,
         count(part.num_rows),
+        *([count(rows.num_shared.get(kind, 0))] if any(rows.num_shared.values()) else []),
         *(count(rows.finish_reasons[kind].get(reason, 0)) for reason in reasons),
         *(count(getattr(figures.facts.outputs.get(kind, OutputCounts()), n)) for n in _faults(figures)),
         *([count(figures.facts.num_malformed.get(kind))] if figures.facts.num_malformed else []),

@@ -114,7 +114,7 @@ def _per_step_note(figures: RunFigures) -> str:
 
 def _mean_length(figures: RunFigures) -> float | None:
     total = figures.rows.of_kind()
-    return ratio(total.num_output_tokens, total.num_rows)
+    return ratio(total.num_output_tokens, total.num_rows - sum(figures.rows.num_shared.values()))
 
 
 def _saved(figures: RunFigures) -> Tile | None:

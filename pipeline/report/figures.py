@@ -94,9 +94,10 @@ class RowFigures:
     groups: dict[tuple[str, str], Decoding] = field(default_factory=dict)  # (kind, group)
     rules: dict[tuple[str, str], list[str]] = field(default_factory=dict)  # acceptance rules of each
     finish_reasons: dict[str, dict[str, int]] = field(default_factory=dict)
-    lengths: dict[str, np.ndarray] = field(default_factory=dict)  # [n]: texts with n tokens
+    lengths: dict[str, np.ndarray] = field(default_factory=dict)  # [n]: generated texts with n tokens
     num_looping: dict[str, int] = field(default_factory=dict)  # of the texts measured
     num_measured: dict[str, int] = field(default_factory=dict)  # texts searched for repeats
+    num_shared: dict[str, int] = field(default_factory=dict)  # texts that repeat that of an equal prompt
     samples: list[Sample] = field(default_factory=list)
     first_at: datetime | None = None  # when the first text was written
     last_at: datetime | None = None

@@ -21,7 +21,7 @@ MAX_MEASURED = 200_000  # texts searched for repeats; of a larger run every n-th
 LOOPING_SHARE = 0.5  # a text loops if it ended for it, or if so many of its 8-grams stood in it before
 MAX_SAMPLE_CHARS = 700
 KEYS = ["entity_id", "kind", "group", "acceptance", "finish_reason"]
-COLUMNS = [*KEYS, *DECODING_COUNTS, "token_ids", "generated_at"]
+COLUMNS = [*KEYS, *DECODING_COUNTS, "token_ids", "generated_at", "shared_from"]
 SAMPLE_COLUMNS = [
     "entity_id",
     "kind",
@@ -56,6 +56,7 @@ class RowGatherer:
         self._lengths: dict[str, np.ndarray] = {}
         self._num_looping: Counter[str] = Counter()
         self._num_measured: Counter[str] = Counter()
+        self._num_shared: Counter[str] = Counter()
         self._shards: list[str] = []
         self._times: list[datetime] = []  # first and last
         self._shortest: _Place | None = None
@@ -65,10 +66,14 @@ class RowGatherer:
         """Read the part of `shard`; raises `OSError` or `pa.ArrowException` if it cannot be read."""
         for batch in _batches(self._layout, shard, COLUMNS):
             self._add_sums(batch)
-            self._add_lengths(batch)
-            self._add_repeats(shard, batch)
-            self._note_shortest(shard, batch)
             self._add_times(batch)
+            is_own = _has_own_text(batch)
+            for kind, flags in _by_kind(batch, is_own):
+                self._num_shared[kind] += int((~flags).sum())
+            own = batch.filter(pa.array(is_own))
+            self._add_lengths(own)
+            self._add_repeats(shard, own)
+            self._note_shortest(shard, own)
         self._shards.append(shard)
 
     def figures(self) -> RowFigures:
@@ -81,6 +86,7 @@ class RowGatherer:
             lengths=self._lengths,
             num_looping=dict(self._num_looping),
             num_measured=dict(self._num_measured),
+            num_shared=dict(self._num_shared),
             samples=self._samples(),
             first_at=self._times[0] if self._times else None,
             last_at=self._times[-1] if self._times else None,
@@ -185,6 +191,13 @@ def median_length(lengths: Sequence[np.ndarray]) -> int:
 def _batches(layout: RunLayout, shard: str, columns: list[str]) -> Iterator[pa.RecordBatch]:
     with open_parquet(layout.part(shard)) as file:
         yield from file.iter_batches(BATCH_ROWS, columns=columns)
+
+
+def _has_own_text(batch: pa.RecordBatch) -> np.ndarray:
+    """Whether the text of each row was generated for it; the others repeat one, and have no counts."""
+    if "shared_from" not in batch.schema.names:  # written before texts were shared
+        return np.ones(batch.num_rows, dtype=bool)
+    return pc.is_null(batch["shared_from"]).to_numpy(zero_copy_only=False)
 
 
 def _by_kind(batch: pa.RecordBatch, values: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:

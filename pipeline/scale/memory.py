@@ -95,7 +95,7 @@ def plan_made_up_run(layout: RunLayout, num_rows: int, shard_size: int) -> None:
     """What a driver does from its first prompt to its first shard, and again when the run is resumed."""
     prompts = spooled(prompt_batches(num_rows), PROMPTS, layout.root)
     reject_later_events(prompts, None)
-    plan = outline_plan(prompts, shard_size)
+    plan = outline_plan(prompts, shard_size, scope_of=lambda kind, group: "kind")
     sha256_of_rows(plan)
     write_shards(shards_in_full(plan, prompts), layout.plan)
     if not is_plan_of(plan, layout.plan):

@@ -59,6 +59,8 @@ def finished(shard: str, planned: pa.Table, fingerprint: str) -> ShardResult:
     for field in KNOWLEDGE:
         if field.name in planned.column_names:
             columns[field.name] = planned[field.name]
+        elif field.name == "shared_from":
+            columns[field.name] = pa.nulls(num_rows, pa.string())
         elif field.name == "token_ids":
             columns[field.name] = _tokens(num_rows, OUTPUT_TOKENS, dice)
         elif field.name in counts:

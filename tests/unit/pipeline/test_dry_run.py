@@ -189,6 +189,26 @@ def test_the_estimate_knows_max_tokens(overrides):
         assert dry_run(now).estimate.num_output_tokens == expected + of_users, max_tokens
 
 
+@pytest.mark.parametrize(
+    ("words", "num_texts"),
+    [(["acceptance=strict"], 1), (["acceptance=relaxed"], 2), (["acceptance=strict", "model.sampling.temperature=0.5"], 3)],
+)
+def test_equal_prompts_are_counted_and_generated_once(overrides, words, num_texts):
+    """Three films, two of them of one group, and nothing in the prompt tells them apart."""
+    template = "knowledge.item.template=Say something about a film."
+    settings = load_settings("generate", [*overrides, template, *words])
+    movies = Path(settings.dataset.raw) / "movies.csv"
+    movies.write_text(movies.read_text() + "3,Dusk,Drama\n")
+    result = dry_run(settings)
+    lengths = result.lengths["item"]
+    assert (lengths.num_prompts, lengths.num_distinct, lengths.num_texts) == (3, 1, num_texts)
+    assert result.estimate.num_output_tokens == (2 + num_texts) * 256
+    text = shown(settings)
+    assert "3 item prompts, 1 of them distinct" in text and "user prompts" not in text
+    assert ("each is generated once" in text) is (num_texts == 1)
+    assert (f"about {num_texts} texts are generated" in text) is (num_texts > 1)
+
+
 def test_groups_and_prompts_see_what_a_run_would_let_them_see(settings, monkeypatch):
     cutoff = datetime.fromtimestamp(3, UTC)
     sizes = []

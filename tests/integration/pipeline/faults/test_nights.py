@@ -3,9 +3,13 @@
 import random
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
+from drafters.datastore import Datastore, StoreHeader
+from drafters.datastore.format import entity_key
+from pipeline.publish.snapshot import snapshot_in_force, snapshot_rows
 from tests.integration.pipeline.faults.toy_nights import PATIENCE_SEC, Nights
 from tests.toy_night import WAITS
 
@@ -63,6 +67,52 @@ def test_of_two_nights_at_once_one_goes_on_and_the_other_is_told(nights):
     assert sorted(errors) == [0, 2], errors
     assert "another process works on this dataset" in errors[2]
     nights.check_complete()
+
+
+def write_films(raw: Path, genres: str) -> None:
+    """Films 1, 2, ... of these genres, one letter each, and six users who rated them all."""
+    raw.mkdir(exist_ok=True)
+    films = [f"{number},Film {number} (1999),{genre}" for number, genre in enumerate(genres, start=1)]
+    ratings = [f"{user},{film},3,{film}" for user in range(1, 7) for film in range(1, len(genres) + 1)]
+    (raw / "movies.csv").write_text("\n".join(["movieId,title,genres", *films, ""]))
+    (raw / "ratings.csv").write_text("\n".join(["userId,movieId,rating,timestamp", *ratings, ""]))
+
+
+def items_in_force(nights: Nights) -> dict[str, dict]:
+    snapshot = snapshot_in_force(nights.layout)
+    rows = snapshot_rows(nights.layout, snapshot, "item").to_table().to_pylist()
+    return {row["entity_id"]: row for row in rows}
+
+
+def test_films_with_equal_prompts_share_a_text_from_night_to_night(nights, tmp_path):
+    """Prompts show the genre alone. Then film 1, whose text the others share, becomes of another genre."""
+    raw = tmp_path / "raw"
+    template = "'A film of {{ item.categories[0] }}.'"
+    words = (f"dataset.raw={raw}", "acceptance=strict", f"knowledge.item.template={template}")
+    write_films(raw, "AABABC")
+    code, errors = nights.run(*words)
+    assert code == 0, errors
+    nights.check_complete()
+    first = items_in_force(nights)
+    origins = {film: row["shared_from"] for film, row in first.items()}
+    assert origins == {"1": None, "2": "1", "3": None, "4": "1", "5": "3", "6": None}
+    assert {first[film]["text"] for film in "124"} == {first["1"]["text"]}
+    assert [first[film]["num_output_tokens"] for film in "124"] == [5, 0, 0]
+
+    write_films(raw, "BABABC")
+    code, errors = nights.run(*words)
+    assert code == 0, errors
+    nights.check_complete()
+    second = items_in_force(nights)
+    assert {film: second[film] for film in "23456"} == {film: first[film] for film in "23456"}, "carried over"
+    assert second["1"]["text"] != first["1"]["text"] and second["1"]["shared_from"] is None
+    latest = max(nights.records(), key=lambda record: record["started_at"])
+    assert (latest["counts"]["item"]["changed"], latest["counts"]["item"]["carried"]) == (1, 5)
+    assert latest["by_change"]["carried"]["num_output_tokens"] == 5 * 2, "of the texts that were generated"
+    pools = nights.layout.datastore / snapshot_in_force(nights.layout).datastore_version
+    store = Datastore(pools, StoreHeader.read(pools))
+    for film, row in second.items():
+        assert store.previous("item", entity_key(film)).tolist() == row["token_ids"]
 
 
 @pytest.mark.slow  # four nights

@@ -56,6 +56,17 @@ def test_unchanged_texts_keep_their_vectors_to_the_bit_and_are_not_encoded(layou
     assert second.embeddings.counts == {"item": {"encoded": 2, "kept": 3}, "user": {"encoded": 0, "kept": 3}}
 
 
+def test_a_text_that_several_entities_share_is_encoded_once(tmp_path):
+    shared = {"item": {f"i{n}": "a drama" for n in range(7)} | {"i8": "a comedy"}}
+    layout = publish_texts(tmp_path, "night1", shared)
+    encoder = HashEncoder()
+    report = encode(tmp_path, encoder)
+    assert encoder.texts == ["a drama", "a comedy"]
+    vectors = vectors_by_id(layout, report, "item")
+    assert len(vectors) == 8
+    assert all((vectors[name] == vector_of(text)).all() for name, text in shared["item"].items())
+
+
 def test_vectors_of_other_texts_than_those_in_force_are_pointed_out(layout, tmp_path):
     assert versions.encoded_other_texts(layout) is None  # no embeddings yet
     encode(tmp_path, HashEncoder())

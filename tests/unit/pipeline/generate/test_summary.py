@@ -23,7 +23,7 @@ from pipeline.generate.summary import (
     summarize,
 )
 from pipeline.output_bounds import OutputCounts
-from pipeline.schemas import FAILED, ITEMS, KNOWLEDGE
+from pipeline.schemas import DECODING_COUNTS, FAILED, ITEMS, KNOWLEDGE
 from pipeline.storage.files import write_parquet
 from pipeline.storage.layout import RunLayout
 from pipeline.storage.parts import commit_part
@@ -108,6 +108,22 @@ def test_that_max_tokens_cut_every_text_of_a_kind_is_said(knowledge, failed, lay
     summary = summarize(pa.Table.from_pylist(rows, schema=KNOWLEDGE), failed, OUTCOME, layout, 30.0)
     assert summary.as_dict()["remarks"][0].startswith("all 3 texts of users were cut off by max_tokens")
     assert "all 3 texts of users were cut off" in rendered(summary)
+
+
+def test_rows_that_share_a_text_are_counted_and_cost_nothing(knowledge, failed, layout):
+    """Four of the six items have the text of the first: tokens and steps are those of two texts."""
+    nothing = dict.fromkeys(DECODING_COUNTS, 0)
+    rows = [
+        row | ({"shared_from": "0"} | nothing if 0 < number < 5 else {})
+        for number, row in enumerate(knowledge.to_pylist())
+    ]
+    summary = summarize(pa.Table.from_pylist(rows, KNOWLEDGE), failed, OUTCOME, layout, 30.0)
+    item, user = summary.kinds
+    assert (item.num_rows, item.num_shared, item.num_output_tokens, item.num_decode_steps) == (6, 4, 16, 8)
+    assert (item.tokens_per_step, user.num_shared) == (2.0, 0)
+    assert summary.as_dict()["kinds"]["item"]["num_shared"] == 4
+    assert "shared" in rendered(summary)
+    assert "shared" not in rendered(summarize(knowledge, failed, OUTCOME, layout, 30.0))
 
 
 def test_a_dataset_read_in_small_batches_gives_the_same_summary(knowledge, failed, layout):

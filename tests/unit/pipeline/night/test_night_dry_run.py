@@ -21,7 +21,7 @@ from pipeline.publish.content import content_of_run
 from pipeline.publish.release import publish_run
 from pipeline.publish.snapshot import LEFT, put_in_force
 from pipeline.schemas import FAILED, GROUPS, PROMPTS
-from pipeline.settings import KINDS, PathsSettings
+from pipeline.settings import KINDS, AcceptanceSettings, PathsSettings
 from pipeline.storage.files import write_text
 from pipeline.storage.layout import DatasetLayout
 from tests.publishing import data_tables, entities, finished_run, settings_of
@@ -82,6 +82,22 @@ def test_it_counts_what_a_night_would_do_and_touches_nothing(layout, tonight):
 
     tonight(FIRST)
     assert dry_run_night(settings_below(layout)).is_unchanged
+
+
+def test_equal_prompts_are_counted_as_one_text(layout, tonight):
+    """Two new users and a new and a changed item have the same prompt as another one."""
+    rows = entities("user", "u1", "u2", "u3", "u4") + entities("item", "i1", "i2", "i3", "i4")
+    for row in rows:
+        if row["entity_id"] in ("u3", "u4", "i2", "i3", "i4"):
+            row["prompt_hash"] = "same"
+    tonight(rows)
+    strict = AcceptanceSettings(name="strict", top_k=1, min_prob=0.0)
+    found = dry_run_night(settings_below(layout, acceptance=strict))
+    assert {kind: counts["planned"] for kind, counts in found.counts.items()} == {"user": 2, "item": 3}
+    assert found.num_texts == {"user": 1, "item": 1}
+    assert found.num_prompt_tokens == {"user": 2, "item": 2}
+    relaxed = dry_run_night(settings_below(layout))
+    assert relaxed.num_texts == {"user": 1, "item": 2}, "i2 has an earlier text, which drafts for it"
 
 
 def test_it_fails_where_a_night_would_fail(layout, tonight):

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline.generate.time_series import append_line
-from pipeline.schemas import FAILED, KNOWLEDGE
+from pipeline.schemas import DECODING_COUNTS, FAILED, KNOWLEDGE
 from pipeline.storage.files import write_json, write_parquet
 from pipeline.storage.layout import DatasetLayout, RunLayout
 from pipeline.storage.parts import commit_part
@@ -33,6 +33,7 @@ class RunBuilder:
     seconds: list[float] = field(default_factory=lambda: [10.0, 30.0, 20.0])
     failing: frozenset[str] = frozenset()
     texts: dict[str, str] = field(default_factory=dict)  # entity -> text
+    shared: dict[str, str] = field(default_factory=dict)  # entity -> the one whose text it has
 
     @property
     def layout(self) -> RunLayout:
@@ -80,12 +81,15 @@ class RunBuilder:
     def written(self, row: dict) -> dict:
         tokens = list(range(self.num_tokens))
         text = self.texts.get(row["entity_id"], row["text"])
-        return row | {
+        origin = self.shared.get(row["entity_id"])
+        written = row | {
             "text": text,
             "token_ids": tokens,
             "num_output_tokens": len(tokens),
             "generated_at": self.begin + timedelta(minutes=1),
+            "shared_from": origin,
         }
+        return written if origin is None else written | dict.fromkeys(DECODING_COUNTS, 0)
 
     def line(self, number: int, session: str = "a", **values) -> None:
         """Line `number` of the time series; each stands ten seconds after the one before."""

@@ -5,7 +5,9 @@ import pyarrow as pa
 import pytest
 
 from pipeline.errors import CorruptPartError, DataError
+from pipeline.report.document import build_document
 from pipeline.report.gather import gather
+from pipeline.report.markdown import to_markdown
 from pipeline.schemas import FAILED, ITEMS
 from pipeline.storage.files import write_json, write_parquet
 from tests.unit.pipeline.report.conftest import BEGIN, RunBuilder
@@ -22,6 +24,19 @@ def test_rows_tokens_and_groups_are_those_of_the_parts(builder, dataset):
     assert figures.num_failed == {} and figures.failures == []
     assert figures.facts.acceptance == "relaxed(k=2,p=0.1)"
     assert figures.verdict.headline.startswith("The run went well: all 12 texts were written")
+
+
+def test_texts_that_rows_share_are_measured_once_and_counted(dataset):
+    """Each shard holds one text that three more rows share: tokens and lengths are those of three texts."""
+    shared = {str(number): str(number - number % 4) for number in range(12) if number % 4}
+    figures = gather(RunBuilder(dataset, shared=shared).build(), dataset)
+    total = figures.rows.of_kind()
+    assert (total.num_rows, total.num_output_tokens, total.tokens_per_step) == (12, 24, 2.0)
+    assert figures.rows.lengths["item"].tolist() == [0] * 8 + [3]
+    assert (figures.rows.num_shared, figures.rows.num_measured) == ({"item": 9}, {"item": 3})
+    assert all(sample.num_output_tokens == 8 for sample in figures.rows.samples)
+    page = to_markdown(build_document(figures))
+    assert "8 a text" in page and "generated for another entity with the same prompt" in page
 
 
 def test_slow_shards_are_named_with_their_machine(builder, dataset):

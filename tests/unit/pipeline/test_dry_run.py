@@ -191,7 +191,11 @@ def test_the_estimate_knows_max_tokens(overrides):
 
 @pytest.mark.parametrize(
     ("words", "num_texts"),
-    [(["acceptance=strict"], 1), (["acceptance=relaxed"], 2), (["acceptance=strict", "model.sampling.temperature=0.5"], 3)],
+    [
+        (["acceptance=strict"], 1),
+        (["acceptance=relaxed"], 2),
+        (["acceptance=strict", "model.sampling.temperature=0.5"], 3),
+    ],
 )
 def test_equal_prompts_are_counted_and_generated_once(overrides, words, num_texts):
     """Three films, two of them of one group, and nothing in the prompt tells them apart."""

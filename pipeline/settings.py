@@ -318,7 +318,7 @@ class DrafterSettings(Settings):
 class PlanSettings(Settings):
     """How work is cut."""
 
-    shard_size: int = Field(ge=1, description="rows of a shard")
+    shard_size: int = Field(ge=1, description="texts that a shard generates")
 
 
 class ClusterSettings(Settings):

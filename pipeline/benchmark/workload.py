@@ -18,6 +18,7 @@ from pipeline.plan import select_entities
 from pipeline.publish.snapshot import read_columns, snapshot_in_force
 from pipeline.road import group_tables, read_tables, render_chosen
 from pipeline.settings import KINDS, Kind, RunSettings
+from pipeline.sharing import origins
 from pipeline.storage.files import sha256_of_rows, write_parquet
 from pipeline.storage.layout import DatasetLayout
 
@@ -65,22 +66,28 @@ def num_fillers(concurrency: int) -> int:
 
 
 def make_workloads(settings: RunSettings, source: ModelSource) -> dict[Kind, Workload]:
-    """Split the entities: chosen by the hash ranking of `select_entities`, then in a seeded random order."""
+    """Split the entities: chosen by the hash ranking of `select_entities`, then in a seeded random order.
+
+    Of entities with the same prompt the first stands for all: a run generates their text once, and another
+    one of them would be drafted from it.
+    """
     bench = settings.bench
     num_outside = _num_measured(bench) + _num_fillers(bench) + bench.num_warmup
     num_pool = 0 if bench.use_published else bench.num_pool
     tables = read_tables(settings)
     chosen = select_entities(group_tables(settings, tables), num_outside + num_pool)
     rendered = render_chosen(settings, tables, chosen, source)
+    is_first = origins(rendered.prompts, lambda kind, group: "kind") == np.arange(rendered.prompts.num_rows)
+    prompts = rendered.prompts.filter(pa.array(is_first))
     workloads = {}
     for kind in KINDS:
-        rows = rendered.prompts.filter(pc.equal(rendered.prompts["kind"], kind)).to_pylist()
+        rows = prompts.filter(pc.equal(prompts["kind"], kind)).to_pylist()
         order = np.random.default_rng(0).permutation(len(rows))
         requests = [_request(rows[i]) for i in order]
         if len(requests) < num_outside + min(num_pool, 1):
             raise DataError(
-                f"{kind}: {len(requests)} entities are too few, {num_outside} are measured or warm up; "
-                "lower bench.concurrencies or bench.num_repeats"
+                f"{kind}: {len(requests)} different prompts are too few, {num_outside} are measured or warm "
+                "up; lower bench.concurrencies or bench.num_repeats"
             )
         workloads[kind] = _split(requests, bench)
     return workloads

@@ -132,10 +132,10 @@ def make_record(
 def earlier_records(runs: Path, record: Record) -> list[Record]:
     """The last `NUM_NIGHTS` runs before `record` that can be compared with it, oldest first.
 
-    Nights are compared with nights, other runs with other runs; of one model and prompt set, as far as
-    they say (a night without changes has none).
+    Nights are compared with nights, other runs with other runs; of one model, prompt set, drafter and
+    acceptance rule, as far as they say (a night without changes has none).
     """
-    same = ("model", "knowledge")
+    same = ("model", "knowledge", "drafter", "acceptance")
     earlier = [
         other
         for other in _records(runs)

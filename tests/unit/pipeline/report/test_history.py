@@ -5,7 +5,8 @@ import pytest
 
 from pipeline.report import write_report
 from pipeline.report.gather import gather
-from pipeline.report.history import METRICS, change, compare
+from pipeline.report.history import METRICS, change, compare, earlier_records
+from pipeline.storage.files import write_json
 from tests.unit.pipeline.report.conftest import BEGIN, RunBuilder
 
 
@@ -42,6 +43,17 @@ def test_nights_that_failed_are_shown_but_not_compared_with(dataset):
     assert [record["state"] for record in figures.history] == ["done", "done", "failed"]
     item = compared(figures, "tokens_per_step")
     assert (item.high, item.num_nights) == (2.0, 2)
+
+
+@pytest.mark.parametrize("other", ["model", "knowledge", "drafter", "acceptance"])
+def test_runs_with_other_settings_are_not_compared_with(tmp_path, other):
+    same = {"model": "m", "knowledge": "kar", "drafter": "laser", "acceptance": "strict", "is_night": True}
+    earlier = {"like": same, "unlike": same | {other: "another"}, "unknown": same | {other: None}}
+    for day, (name, values) in enumerate(earlier.items()):
+        record = {"run_id": name, "format_version": 1, "started_at": f"2024-01-0{day + 1}", "metrics": {}}
+        write_json(record | values, tmp_path / name / "report.json")
+    tonight = same | {"run_id": "tonight", "started_at": "2024-02-01"}
+    assert [record["run_id"] for record in earlier_records(tmp_path, tonight)] == ["like", "unknown"]
 
 
 def of_metric(name, value, before):

@@ -464,3 +464,23 @@ def test_a_form_that_is_missing_is_named(tmp_path):
         "knowledge.user.template.small: missing; model.prompt_form is small"
     )
     assert "model.prompt_form" in error_of("knowledge=one", "model.prompt_form=tiny", config_dir=tmp_path)
+
+
+@pytest.mark.parametrize("form", ["large", "small"])
+def test_the_prompt_set_of_the_page_on_prompts_has_both_forms(tmp_path, form):
+    page = (CONFIGS.parent / "docs" / "prompts.md").read_text(encoding="utf-8")
+    write(tmp_path, "knowledge/blurb.yaml", re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)[0])
+    knowledge = load("knowledge=blurb", f"model.prompt_form={form}", config_dir=tmp_path).knowledge
+    assert knowledge.user.max_tokens == {"large": 256, "small": 128}[form]
+    assert ("history" in knowledge.user.template, "liked" in knowledge.user.template) == (
+        form == "large",
+        form == "small",
+    )
+
+
+FORMS = CONFIGS.parent / "docs" / "prompt-forms"
+
+
+@pytest.mark.parametrize("name", sorted(file.stem for file in (FORMS / "knowledge").glob("*.yaml")))
+def test_every_form_that_was_tried_composes(name):
+    assert load(f"knowledge={name}", config_dir=FORMS).knowledge.name == name

@@ -6,14 +6,12 @@ Call `silence_telemetry` before vLLM, Ray or transformers is imported: they read
 import ctypes
 import logging
 import os
-import runpy
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib import metadata
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -154,6 +152,9 @@ def _why_no_gpu() -> str | None:
         return (
             f"the NVIDIA driver of {socket.gethostname()}, {version or 'of no version'}, {limit} ({needed})"
         )
+    torch = _versions().get("torch", "")
+    if torch.endswith("+cpu"):
+        return f"torch {torch} is the build for CPUs, beside a vLLM for CUDA {_dotted(build)}"
     return None
 
 
@@ -162,15 +163,26 @@ def _dotted(version: CudaVersion) -> str:
 
 
 def _cuda_of_build() -> CudaVersion | None:
-    """The version of CUDA that the installed torch was built for; None if for none. Torch is not loaded."""
-    torch = find_spec("torch")
-    if torch is None or torch.origin is None:
+    """The version of CUDA that the installed vLLM needs; None if it is built for something else.
+
+    Builds for other devices name them in their version, such as 0.32.0+rocm700. Nothing is loaded: torch is
+    built for the same CUDA, or, where pip found its build for CPUs first, the toolkit is installed beside it.
+    """
+    versions = _versions()
+    device = versions.get("vllm", "").partition("+")[2]
+    if not {"vllm", "cuda-toolkit"} <= versions.keys() or (device and not device.startswith("cu")):
         return None
-    cuda = runpy.run_path(str(Path(torch.origin).with_name("version.py")))["cuda"]
-    if cuda is None:
-        return None
-    major, minor = cuda.split(".")[:2]
+    major, minor = versions["cuda-toolkit"].split(".")[:2]
     return int(major), int(minor)
+
+
+def _versions() -> dict[str, str]:
+    """The versions of what is installed of vLLM, torch and the CUDA toolkit."""
+    found = {}
+    for name in ("vllm", "torch", "cuda-toolkit"):
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 def _cuda_of_driver() -> CudaVersion | None:

@@ -67,15 +67,26 @@ def test_no_driver_means_cpu(tmp_path, monkeypatch):
     assert environment.machine_backend() == "cpu"
 
 
-def gpu_build(folder: Path, nvidia_smi: str | None, driver_cuda: int | None, **variables: str) -> str:
-    """What `reject_unfit_build` says where the only package is a torch for CUDA 13.0: no CPU build, that is.
+GPU_PACKAGES = {"vllm": "0.32.0", "torch": "2.13.0", "cuda_toolkit": "13.0.3.0"}
+
+
+def gpu_build(
+    folder: Path,
+    nvidia_smi: str | None,
+    driver_cuda: int | None,
+    packages: dict[str, str] = GPU_PACKAGES,
+    **variables: str,
+) -> str:
+    """What `reject_unfit_build` says where nothing is installed but `packages`: no CPU build, that is.
 
     `nvidia_smi`: what the program does; None: it is missing. `driver_cuda`: what libcuda says; None: missing.
     """
-    for name in ("bin", "lib", "packages/torch"):
-        (folder / name).mkdir(parents=True)
-    (folder / "packages/torch/__init__.py").write_text("raise SystemExit('torch was loaded')\n")
-    (folder / "packages/torch/version.py").write_text("cuda: str = '13.0'\n")
+    for name in ("bin", "lib"):
+        (folder / name).mkdir()
+    for name, version in packages.items():
+        information = folder / "packages" / f"{name}-{version}.dist-info" / "METADATA"
+        information.parent.mkdir(parents=True)
+        information.write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
     if nvidia_smi is not None:
         (folder / "bin/nvidia-smi").write_text(f"#!/bin/sh\n{nvidia_smi}\n")
         (folder / "bin/nvidia-smi").chmod(0o755)
@@ -148,6 +159,15 @@ def test_a_gpu_build_where_it_cannot_run_says_why_in_a_line(
 @pytest.mark.parametrize("driver_cuda", [13000, 13010, 14000])
 def test_a_gpu_build_beside_a_gpu_and_a_driver_that_supports_it_says_nothing(tmp_path, driver_cuda):
     assert gpu_build(tmp_path, GPU, driver_cuda) == ""
+
+
+def test_a_torch_for_cpus_in_a_gpu_build_is_named(tmp_path):
+    said = gpu_build(tmp_path, GPU, 13000, GPU_PACKAGES | {"torch": "2.13.0+cpu"})
+    assert said == f"torch 2.13.0+cpu is the build for CPUs, beside a vLLM for CUDA 13.0; {FOR_A_CPU}"
+
+
+def test_a_build_for_other_devices_is_left_to_vllm(tmp_path):
+    assert gpu_build(tmp_path, None, None, GPU_PACKAGES | {"vllm": "0.32.0+rocm700"}) == ""
 
 
 @pytest.fixture

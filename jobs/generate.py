@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from jobs.cli import entry_point
+from pipeline.printable import plural
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -51,9 +52,10 @@ def _print_coverage(report: RunReport, settings: RunSettings, out: Console) -> N
         pools = f"{'pools':<12} {report.datastore_version}: the next run drafts from these texts too"
         out.print(pools, markup=False, highlight=False, soft_wrap=True)
     if report.coverage.is_sample:
+        planned = plural(report.coverage.num_planned, "entity", "entities")
         out.print(
-            f"\nThis was a sample of {report.coverage.num_planned} entities. LIMIT=all generates all "
-            f"{report.num_users} users and {report.num_items:,} items of {settings.dataset.name}.",
+            f"\nThis was a sample of {planned}. LIMIT=all generates all {plural(report.num_users, 'user')} "
+            f"and {plural(report.num_items, 'item')} of {settings.dataset.name}.",
             highlight=False,
             soft_wrap=True,
         )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from jobs.cli import entry_point
 from pipeline.errors import ConfigError, PipelineError, PublishError
+from pipeline.printable import plural
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -183,7 +184,7 @@ def _untimed(name: str) -> Iterator[None]:
 
 
 def _print_in_force(snapshot: Snapshot, out: Console) -> None:
-    counts = ", ".join(f"{number:,} {kind}s" for kind, number in snapshot.counts.items())
+    counts = ", ".join(plural(number, kind) for kind, number in snapshot.counts.items())
     out.print(
         f"in force: {snapshot.version} ({counts}), pools {snapshot.datastore_version}",
         highlight=False,

@@ -26,7 +26,7 @@ from pipeline.models import ModelSource, resolve_model
 from pipeline.models.resolve import PACKAGE_PREFIX
 from pipeline.outline import taken
 from pipeline.pools import version_in_force
-from pipeline.printable import printable
+from pipeline.printable import plural, printable
 from pipeline.prompts import RenderedPrompts
 from pipeline.prompts.histories import MAX_ATTRIBUTES
 from pipeline.road import choose_entities, group_tables, read_tables, render_chosen
@@ -218,12 +218,13 @@ def _estimate(settings: RunSettings, lengths: dict[Kind, TokenLengths], groups: 
 
 def render_dry_run(result: DryRun, out: Console) -> None:
     """Show `result`."""
-    counts = ", ".join(f"{count:,} {name}" for name, count in result.num_rows.items())
+    counts = ", ".join(plural(count, name.removesuffix("s")) for name, count in result.num_rows.items())
     out.print(f"Understood: {counts}", highlight=False)
     if result.times is not None:
         out.print(f"Interactions from {result.times[0]} to {result.times[1]} (UTC)", highlight=False)
     for name, count in result.overfull.items():
-        out.print(f"Prompts show the first {MAX_ATTRIBUTES} {name}; {count:,} have more", highlight=False)
+        have = plural(count, "has", "have")
+        out.print(f"Prompts show the first {MAX_ATTRIBUTES} {name}; {have} more", highlight=False)
     if result.general_factors is not None:
         out.print(
             "knowledge.factors does not name dataset.item_word, so texts are asked to go into "
@@ -246,7 +247,7 @@ def render_dry_run(result: DryRun, out: Console) -> None:
 
 def _print_estimate(result: DryRun, out: Console) -> None:
     estimate = result.estimate
-    asked_for = " and ".join(f"{found.num_prompts:,} {kind}s" for kind, found in result.lengths.items())
+    asked_for = " and ".join(plural(found.num_prompts, kind) for kind, found in result.lengths.items())
     lines = [
         f"Generation for {asked_for} would write about {estimate.num_output_tokens:,} tokens and take "
         f"{duration(estimate.seconds)} at {estimate.tokens_per_sec:,.0f} tokens/s ({estimate.basis})."
@@ -272,7 +273,9 @@ def _print_bad_rows(result: DryRun, out: Console) -> None:
 def _print_groups(kind: Kind, sizes: list[tuple[str, int]], out: Console) -> None:
     shown = printable(", ".join(f"{name} {size:,}" for name, size in sizes[:MAX_SHOWN_GROUPS]))
     rest = f", and {len(sizes) - MAX_SHOWN_GROUPS} more" if len(sizes) > MAX_SHOWN_GROUPS else ""
-    out.print(f"{len(sizes)} {kind} groups: {shown}{rest}", markup=False, highlight=False, soft_wrap=True)
+    out.print(
+        f"{plural(len(sizes), f'{kind} group')}: {shown}{rest}", markup=False, highlight=False, soft_wrap=True
+    )
 
 
 def _print_lengths(result: DryRun, out: Console) -> None:

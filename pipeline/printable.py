@@ -1,4 +1,4 @@
-"""Text from data as a terminal may show it."""
+"""Text from data as a terminal may show it, and numbers of things as English counts them."""
 
 import re
 
@@ -14,3 +14,8 @@ def printable(text: str, keep: str = "") -> str:
 
 def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
+
+
+def plural(number: int, one: str, many: str | None = None) -> str:
+    """`1 shard`, `2,000 shards`; `many` where an s behind `one` is not enough: `2 shards are`."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"

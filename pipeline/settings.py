@@ -78,9 +78,7 @@ class UsersTableSettings(RawTableSettings):
     """What is known of users. `attributes`: what prompts call it -> column."""
 
     id: str
-    duplicates: Duplicates = Field(
-        default="first", description="which of a user's rows counts; error: one may be"
-    )
+    duplicates: Duplicates = Field(default="first", description="which of a user's rows counts")
     attributes: dict[str, str] = {}
 
 
@@ -88,9 +86,7 @@ class ItemsTableSettings(RawTableSettings):
     """The items. `attributes`: what prompts call it -> column; `year` is shown behind the title."""
 
     id: str
-    duplicates: Duplicates = Field(
-        default="first", description="which of an item's rows counts; error: one may be"
-    )
+    duplicates: Duplicates = Field(default="first", description="which of an item's rows counts")
     title: str
     categories: str | CategoriesColumnSettings | None = None
     attributes: dict[str, str] = {}
@@ -143,10 +139,7 @@ class DatasetSettings(Settings):
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
     reader: Literal["movielens", "tabular", "amazon"]
-    raw: str | None = Field(
-        default=None,
-        description="folder of the raw files; null: MovieLens-100K of a package, or the working folder",
-    )
+    raw: str | None = Field(default=None, description="folder of the raw files; null: docs/new-domain.md")
     max_bad_fraction: Fraction = 0.05
     min_rating: float | None = Field(default=None, description="null, as max_rating: feedback is implicit")
     max_rating: float | None = None

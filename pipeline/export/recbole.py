@@ -13,6 +13,7 @@ import yaml
 from pipeline.encoder_settings import ExportSettings
 from pipeline.errors import DataError
 from pipeline.export.view import VectorsView, as_texts
+from pipeline.printable import plural
 from pipeline.settings import KINDS, Kind
 from pipeline.storage.files import replaced_atomically, write_text
 
@@ -65,6 +66,7 @@ def _reject_unwritable(ids: pa.Array, kind: Kind) -> None:
     bad = ids.filter(pc.or_(pc.match_substring_regex(ids, UNWRITABLE), is_missing))
     if len(bad):
         raise DataError(
-            f"export.formats: recbole cannot read {kind} id {bad[0].as_py()!r} ({len(bad)} ids with a space, "
-            "tab, quote or line break, or that mean a missing value, as NA); leave recbole out"
+            f"export.formats: recbole cannot read {kind} id {bad[0].as_py()!r} "
+            f"({plural(len(bad), 'id')} with a space, tab, quote or line break, or that mean a missing "
+            "value, as NA); leave recbole out"
         )

@@ -13,6 +13,7 @@ from pipeline.generate.progress import NO_PROGRESS, OnProgress, ProgressSnapshot
 from pipeline.generate.retry import shards_with_failures
 from pipeline.generate.shard_queue import ShardQueue
 from pipeline.generate.time_series import TimeSeries
+from pipeline.printable import plural
 from pipeline.schemas import FAILED, conform
 from pipeline.storage.files import write_parquet
 from pipeline.storage.layout import RunLayout
@@ -178,7 +179,8 @@ def _conclude(
 def _unfinished_line(unfinished: dict[str, str]) -> str:
     names = list(unfinished)
     more = f" and {len(names) - MAX_SHARDS_NAMED} more" if len(names) > MAX_SHARDS_NAMED else ""
+    are = plural(len(names), "shard is", "shards are")
     return (
-        f"{len(names)} shards are unfinished: {', '.join(names[:MAX_SHARDS_NAMED])}{more}; "
+        f"{are} unfinished: {', '.join(names[:MAX_SHARDS_NAMED])}{more}; "
         f"last reason: {unfinished[names[-1]]}; what is finished is kept, run again to resume"
     )

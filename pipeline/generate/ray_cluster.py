@@ -24,6 +24,7 @@ from pipeline.environment import (
 from pipeline.errors import ConfigError, GenerationError, MachineError
 from pipeline.generate.local_ray import local_ray
 from pipeline.generate.run_log import LOG_FORMAT, ray_output_in
+from pipeline.printable import plural
 from pipeline.settings import ClusterSettings, RunSettings
 from pipeline.stages import stage
 from pipeline.termination import sigterm_handler_kept
@@ -132,7 +133,7 @@ def _size_on_cpus(cluster: ClusterSettings, nodes: list[Node]) -> PoolSize:
         cpus = cluster.cpus_per_worker
         if cpus > max(cores):
             raise ConfigError(
-                f"cluster.cpus_per_worker={cpus}: a machine here has at most {max(cores)} cores"
+                f"cluster.cpus_per_worker={cpus}: a machine here has at most {plural(max(cores), 'core')}"
             )
     elif cluster.num_workers != "auto":
         cpus = _largest_share(cluster.num_workers, cores)
@@ -158,7 +159,10 @@ def _at_most(capacity: int, cluster: ClusterSettings) -> int:
         if cluster.address is None:
             raise ConfigError(f"cluster.num_workers={cluster.num_workers}: at most {capacity} fit here")
         waiting = cluster.num_workers - capacity
-        logger.warning("%d workers fit now; %d more start when machines join", capacity, waiting)
+        logger.warning(
+            "%s now; %s when machines join",
+            plural(capacity, "worker fits", "workers fit"), plural(waiting, "more starts", "more start"),
+        )  # fmt: skip
     return cluster.num_workers
 
 

@@ -25,6 +25,7 @@ from pipeline.generate.row_by_row import row_under_way
 from pipeline.generate.shard_queue import ShardQueue
 from pipeline.generate.shard_server import ShardReceipt, ShardServer, StartReceipt
 from pipeline.generate.watchdog import Watchdog
+from pipeline.printable import plural
 from pipeline.stages import stage
 from pipeline.storage.layout import RunLayout
 from pipeline.termination import wait_for_end
@@ -234,7 +235,7 @@ class WorkerPool:
     def _follow(self, num_wanted: int) -> None:
         """Have places for `num_wanted` workers; what starts beyond them is given back."""
         if num_wanted != self._num_wanted:
-            logger.info("the cluster holds %d workers now, %d before", num_wanted, self._num_wanted)
+            logger.info("the cluster holds %s now, %d before", plural(num_wanted, "worker"), self._num_wanted)
         self._num_wanted = num_wanted
         num_places = sum(not slot.is_given_up for slot in self._slots)
         self._slots += [_Slot() for _ in range(num_wanted - num_places)]

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from pipeline.errors import ConfigError, DataError
 from pipeline.models.tokenizer import control_tokens
+from pipeline.printable import plural as counted
 from pipeline.prompts.chat import EncodedPrompt, PromptEncoder
 from pipeline.prompts.cleaning import DataCleaner
 from pipeline.prompts.fitting import Fitted, longest_fitting
@@ -96,7 +97,8 @@ def render_prompts(
     with stage("rendering prompts", is_short=True) as say:
         prompts = spooled(written(), PROMPTS, scratch)
     refused = conform(pa.concat_tables(failed), FAILED, "failed")
-    logger.info("%d prompts rendered, %d entities failed", prompts.num_rows, refused.num_rows)
+    failures = counted(refused.num_rows, "entity", "entities")
+    logger.info("%s rendered, %s failed", counted(prompts.num_rows, "prompt"), failures)
     if prompts.num_rows + refused.num_rows != groups.num_rows:
         raise DataError(f"groups: column kind holds values other than {', '.join(KINDS)}")
     return RenderedPrompts(prompts, refused)

@@ -12,6 +12,7 @@ from pipeline.id_sets import ids_of, within, without
 from pipeline.night.changes import BASE, BASE_COLUMNS, KEEPS_ROW, compare, counts_by_kind, ids_with
 from pipeline.plan import read_plan, reject_later_events
 from pipeline.pools import PoolModel
+from pipeline.printable import plural
 from pipeline.publish.snapshot import Snapshot, read_columns
 from pipeline.schemas import CHANGES, GROUPS, OUTLINE, conform
 from pipeline.sessions import DecodeTime, decode_time
@@ -124,7 +125,7 @@ def content_of_run(layout: DatasetLayout, run: RunLayout, base: Snapshot | None)
     missing = [shard for shard in planned_shards(plan) if shard not in finished]
     if missing:
         raise PublishError(
-            f"run {run.root.name} is not complete: {len(missing)} shards, such as {missing[0]}"
+            f"run {run.root.name} is not complete: {plural(len(missing), 'shard')}, such as {missing[0]}"
         )
     rows = _base_rows(layout, base)
     changes = _changes_of(layout, run, plan, rows, facts)

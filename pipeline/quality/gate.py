@@ -17,6 +17,7 @@ from pipeline.generate.dispatch import generate_shards
 from pipeline.generate.progress import ProgressView
 from pipeline.models import ModelSource
 from pipeline.plan import write_plan
+from pipeline.printable import plural
 from pipeline.quality.metrics import DecodedTexts, QualityMetric, measure
 from pipeline.quality.same_decoding import require_same_decoding
 from pipeline.quality.variants import (
@@ -95,7 +96,8 @@ def check_quality(
     if not sample.num_rows:
         report = QualityReport(0, 0, [])
     else:
-        logger.info("quality: %d relaxed texts are decoded strictly, and sampled twice", sample.num_rows)
+        texts = plural(sample.num_rows, "relaxed text is", "relaxed texts are")
+        logger.info("quality: %s decoded strictly, and sampled twice", texts)
         decoded = _decode_variants(settings, run, source, sample, open_progress)
         report = _measured(sample, decoded, encode, settings)
     write_json(report.as_dict(), run.quality)

@@ -4,9 +4,10 @@ import numpy as np
 
 from pipeline.generate.summary import FAULTS
 from pipeline.output_bounds import OutputCounts
+from pipeline.printable import plural
 from pipeline.report.blocks import Block, Chart, ChartName, Charts, Section, Text, table
 from pipeline.report.figures import Decoding, Moment, RunFigures, ShardFigures, ratio
-from pipeline.report.formats import UNKNOWN, count, decimal, duration, percent, plural
+from pipeline.report.formats import UNKNOWN, count, decimal, duration, percent
 from pipeline.report.rows import median_length
 
 MAX_GROUPS = 20

@@ -47,8 +47,3 @@ def signed_percent(value: float | None) -> str:
     if value is None:
         return UNKNOWN
     return "0 %" if abs(value) < 0.0005 else f"{100 * value:+.1f} %"
-
-
-def plural(number: int, one: str, many: str | None = None) -> str:
-    """`1 shard`, `2 shards`."""
-    return f"{count(number)} {one if number == 1 else many or one + 's'}"

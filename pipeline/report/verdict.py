@@ -3,8 +3,9 @@
 from dataclasses import dataclass, replace
 
 from pipeline.failure_bound import first_objection, too_many_failed
+from pipeline.printable import plural
 from pipeline.report.figures import RunFacts, ShardFigures, Speed, Verdict
-from pipeline.report.formats import count, duration, percent, plural
+from pipeline.report.formats import count, duration, percent
 from pipeline.report.night import Night
 
 RESUME = "Run the same command again: what is finished is kept, and only the rest is done."
@@ -195,7 +196,7 @@ def _objection(outcome: _Outcome) -> str | None:
     if not too_many_failed(outcome.num_failed, planned, facts.max_failed_fraction, carried):
         return None
     share, bound = percent(outcome.num_failed / max(1, planned)), percent(facts.max_failed_fraction)
-    return f"{count(outcome.num_failed)} rows failed, {share}; at most {bound} may."
+    return f"{plural(outcome.num_failed, 'row')} failed, {share}; at most {bound} may."
 
 
 def _too_many_failed(outcome: _Outcome) -> bool:
@@ -213,7 +214,9 @@ def _reason(outcome: _Outcome) -> str | None:
 def _written(outcome: _Outcome) -> str:
     total = (outcome.facts.num_planned or 0) or outcome.num_rows + outcome.num_failed
     if not outcome.num_failed:
-        return f"all {count(outcome.num_rows)} texts were written{outcome.took}{_without_prompt(outcome)}"
+        many = f"all {count(outcome.num_rows)} texts were"
+        were = "the only text was" if outcome.num_rows == 1 else many
+        return f"{were} written{outcome.took}{_without_prompt(outcome)}"
     share = percent(outcome.num_failed / max(1, total))
     bound = outcome.facts.max_failed_fraction
     is_within = bound is not None and not _too_many_failed(outcome)

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.errors import ConfigError, CorruptPartError, DataError
 from pipeline.generate.contract import ShardResult
+from pipeline.printable import plural
 from pipeline.schemas import FAILED, KNOWLEDGE, PLAN, conform
 from pipeline.settings import RunSettings
 from pipeline.storage.files import TEMPORARY_PREFIX, sha256_of_file, write_json, write_parquet
@@ -228,7 +229,7 @@ def _reject_unplanned(layout: RunLayout, planned: set[str]) -> None:
     unplanned = sorted(stems - planned)
     if unplanned:
         raise ConfigError(
-            f"run_id={layout.root.name}: it holds {len(unplanned)} parts that the plan lacks, "
+            f"run_id={layout.root.name}: it holds {plural(len(unplanned), 'part')} that the plan lacks, "
             f"for example {unplanned[0]}; was limit or plan changed? choose another run_id"
         )
 

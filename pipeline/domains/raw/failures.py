@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 
 from pipeline.domains.raw.sources import AnyFile
 from pipeline.errors import DataError
+from pipeline.printable import plural
 from pipeline.schemas import FAILED, conform
 
 MAX_CONTENT_CHARACTERS = 200
@@ -77,7 +78,7 @@ def check_bad_rows(logs: Sequence[FailureLog], max_bad_fraction: float, place: s
     """
     num_rows = sum(log.num_rows for log in logs)
     num_bad = sum(log.num_bad for log in logs)
-    where = f"{logs[0].path}" + (f" and {len(logs) - 1} more files" if len(logs) > 1 else "")
+    where = f"{logs[0].path}" + (f" and {plural(len(logs) - 1, 'more file')}" if len(logs) > 1 else "")
     if not num_rows:
         raise DataError(f"{where}: the file has no rows")
     if num_bad <= max_bad_fraction * num_rows and num_bad < num_rows:
@@ -85,9 +86,11 @@ def check_bad_rows(logs: Sequence[FailureLog], max_bad_fraction: float, place: s
     worst = next(log for log in logs if log.num_bad)
     first = worst.table().slice(0, 1).to_pylist()[0]
     allowed = f"more than dataset.max_bad_fraction={max_bad_fraction:g} allows"
-    verdict, names_file = f"{where}: {num_bad} of {num_rows} rows are bad, {allowed}", len(logs) > 1
+    verb = "is" if num_bad == 1 else "are"
+    verdict, names_file = f"{where}: {num_bad} of {num_rows} rows {verb} bad, {allowed}", len(logs) > 1
     if num_bad == num_rows:
-        verdict = f"{place or where}: none of {num_rows} rows is good"
+        none = "its only row is not" if num_rows == 1 else f"none of {num_rows} rows is"
+        verdict = f"{place or where}: {none} good"
         names_file = names_file or place is not None
     of_file = f" of {worst.path}" if names_file else ""
     raise DataError(f"{verdict}; first, line {first['line']}{of_file}: {first['reason']}")

@@ -108,8 +108,10 @@ def _one_of_each(
     require_rows(table)
     found = pa.concat_tables(kept)
     rows = _without_repeated(found, kind, which)
-    if is_told and rows.num_rows < num_rows:
-        repeated = f"{num_rows - rows.num_rows:,} of {num_rows:,} rows repeat the id of another"
+    num_repeated = num_rows - rows.num_rows
+    if is_told and num_repeated:
+        repeat = "repeats" if num_repeated == 1 else "repeat"
+        repeated = f"{num_repeated:,} of {num_rows:,} rows {repeat} the id of another"
         counts = f"the {which} row of each {kind} counts (duplicates: {which})"
         logger.info("%s: %s; %s%s", table.place, repeated, counts, renamed or _renamed(found, kind))
     return rows

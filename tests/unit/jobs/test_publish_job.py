@@ -23,7 +23,7 @@ def publish(layout: DatasetLayout, *words: str) -> int:
 
 def test_publish_list_and_rollback(layout, capsys):
     assert publish(layout, "run_id=n1") == publish(layout, "run_id=n2") == 0
-    assert "in force: n2 (1 items, 2 users), pools n2-" in capsys.readouterr().out
+    assert "in force: n2 (1 item, 2 users), pools n2-" in capsys.readouterr().out
     assert publish(layout, "list") == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines if "in force" in line] == ["n2"]
@@ -41,7 +41,7 @@ def test_a_publication_given_again_is_done_and_says_what_is_current(layout, caps
     capsys.readouterr()
     assert publish(layout, "run_id=n1") == publish(layout, "validate", "run_id=n1") == 0
     shown = capsys.readouterr().out
-    assert "in force: n1 (1 items, 1 users)" in shown
+    assert "in force: n1 (1 item, 1 user)" in shown
     assert "n1 was found valid before: {'item': 1, 'user': 1}" in shown
 
     assert publish(layout, "run_id=n2") == publish(layout, "run_id=n1") == 0
@@ -93,7 +93,7 @@ def test_what_cannot_be_published_is_said_in_one_line(layout, capsys):
     assert capsys.readouterr().err == "error: run_id: missing; name the run to publish\n"
     layout.run("n1").part("user-00000").write_bytes(b"PAR1")
     assert publish(layout, "run_id=n1") == 1
-    assert "error: run n1 is not complete: 1 shards, such as user-00000" in capsys.readouterr().err
+    assert "error: run n1 is not complete: 1 shard, such as user-00000" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

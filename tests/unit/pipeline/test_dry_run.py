@@ -74,6 +74,21 @@ def test_it_shows_groups_prompts_lengths_and_time_and_that_nothing_was_written(s
     assert [path.name for path in tmp_path.iterdir()] == ["raw"]
 
 
+def test_one_of_a_kind_is_counted_as_in_english(overrides):
+    raw = Path(next(word for word in overrides if word.startswith("dataset.raw=")).partition("=")[2])
+    (raw / "movies.csv").write_text("movieId,title,genres\n1,Low Tide (1999),Drama\n")
+    (raw / "ratings.csv").write_text("userId,movieId,rating,timestamp\n1,1,1,1\n")
+    found = shown(load_settings("generate", overrides))
+    for line in (
+        "Understood: 1 user, 1 item, 1 interaction\n",
+        "1 item group: drama 1\n",
+        "1 user group: cluster-00 1\n",
+        'rating history over time: "Low Tide (1999)", 1 star; analyze',
+        "Generation for 1 item and 1 user would write",
+    ):
+        assert line in found
+
+
 def test_it_hints_at_factors_of_ones_own_where_the_prompt_set_has_none_for_the_item_word(overrides):
     hint = "texts are asked to go into topic, style, quality, purpose, audience, origin, and reputation ("
     for word, has_hint in (("movie", False), ("Movie", False), ("garment", True)):

@@ -1,4 +1,4 @@
-from pipeline.printable import printable
+from pipeline.printable import plural, printable
 
 
 def test_what_a_terminal_would_obey_is_written_out():
@@ -9,3 +9,11 @@ def test_what_a_terminal_would_obey_is_written_out():
 def test_text_of_any_script_stays():
     text = "Amélie \u0645\u0631\u062d\u0628\u0627 \U0001f468\u200d\U0001f469 C:\\x1b"
     assert printable(text) == text
+
+
+def test_numbers_are_counted_as_in_english():
+    assert [plural(number, "shard") for number in (0, 1, 2000)] == ["0 shards", "1 shard", "2,000 shards"]
+    assert [plural(number, "entity is", "entities are") for number in (1, 2)] == [
+        "1 entity is",
+        "2 entities are",
+    ]

@@ -195,7 +195,7 @@ def test_too_many_bad_rows_stop_with_counts_and_the_first_reason(raw_folder, dat
 def test_the_threshold_holds_for_each_file(raw_folder, dataset, file):
     folder = raw_folder("100k")
     append(folder / file, "broken")
-    with pytest.raises(DataError, match=rf"{file}: 1 of \d rows are bad"):
+    with pytest.raises(DataError, match=rf"{file}: 1 of \d rows is bad"):
         read_domain(dataset(folder, max_bad_fraction=0.05))
 
 
@@ -213,7 +213,7 @@ def test_files_without_rows_are_errors(raw_folder, dataset, content):
 def test_a_file_of_bad_rows_only_is_an_error_whatever_is_allowed(raw_folder, dataset):
     folder = raw_folder("csv")
     (folder / "ratings.csv").write_text("userId,movieId,rating,timestamp\n1,99,3,5\n")
-    with pytest.raises(DataError, match="none of 1 rows is good"):
+    with pytest.raises(DataError, match="its only row is not good"):
         read_domain(dataset(folder, max_bad_fraction=1.0))
 
 

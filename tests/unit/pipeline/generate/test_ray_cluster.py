@@ -76,7 +76,7 @@ def test_a_cluster_may_be_asked_for_more_workers_than_fit_now_and_auto_follows_i
     caplog.set_level("WARNING")
     wanted = ClusterSettings(address="ray:6379", num_workers=3, cpus_per_worker=2)
     assert size_pool(wanted, 1, [Node(4, 0)]) == PoolSize(3, 2, 0)
-    assert "2 workers fit now; 1 more start when machines join" in caplog.text
+    assert "2 workers fit now; 1 more starts when machines join" in caplog.text
     auto = size_pool(ClusterSettings(address="ray:6379", cpus_per_worker=2), 1, [Node(4, 0)])
     assert auto == PoolSize(2, 2, 0, may_grow=True)
     assert auto.num_fitting([Node(4, 0), Node(7, 0), Node(1, 0)]) == 5

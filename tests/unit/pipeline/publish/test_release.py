@@ -140,7 +140,7 @@ def test_new_texts_are_judged_by_themselves_when_they_are_many(layout):
 def test_an_incomplete_run_is_not_published(layout):
     run = finished_run(layout, "n1", entities("user", "u1"))
     run.part_manifest("user-00000").unlink()
-    with pytest.raises(PublishError, match="run n1 is not complete: 1 shards, such as user-00000"):
+    with pytest.raises(PublishError, match="run n1 is not complete: 1 shard, such as user-00000"):
         content_of_run(layout, run, None)
     with pytest.raises(DataError, match="run_id=n7: there is no such run"):
         content_of_run(layout, layout.run("n7"), None)

@@ -51,9 +51,9 @@ def test_a_table_without_a_good_row_is_one_true_line(shop, bookshop, limit, k_co
         f"dataset.tabular.users: none of 2 rows is good; first, line 2 of {shop / 'who.csv'}: no user id"
     )
     (shop / "loans.csv").write_text("reader,isbn,stars,at\na,9,5,1\n")
-    assert "interactions: none of 1 rows is good; first, line 2" in fails()
+    assert "interactions: its only row is not good; first, line 2" in fails()
     (shop / "books.csv").write_text(LATER_BOOKS + "1,,Crime,Ann Lee,1999\n")
-    assert "items: none of 1 rows is good; first, line 2" in fails()
+    assert "items: its only row is not good; first, line 2" in fails()
 
 
 def test_bad_items_outside_the_core_stop_nothing(shop, bookshop):
@@ -66,5 +66,5 @@ def test_bad_items_outside_the_core_stop_nothing(shop, bookshop):
     with pytest.raises(DataError, match="6 of 8 rows are bad, more than"):
         read_domain(bookshop(shop, max_bad_fraction=0.05))
     (shop / "loans.csv").write_text((shop / "loans.csv").read_text() + "a,3,5,9\n")
-    with pytest.raises(DataError, match=r"1 of 5 rows are bad.*unknown item '3'"):
+    with pytest.raises(DataError, match=r"1 of 5 rows is bad.*unknown item '3'"):
         read_domain(bookshop(shop, k_core=2, max_bad_fraction=0.05))

@@ -162,7 +162,8 @@ def _overfull(tables: DomainTables) -> dict[str, int]:
 def _general_factors(settings: RunSettings) -> str | None:
     factors, word = settings.knowledge.factors, settings.dataset.item_word
     is_named = word.lower() in map(str.lower, factors)
-    return None if is_named else settings.knowledge.factors_of(word)
+    is_shown = any("factors" in settings.knowledge.prompt(kind).template for kind in KINDS)
+    return settings.knowledge.factors_of(word) if is_shown and not is_named else None
 
 
 def _num_longer(column: pa.ChunkedArray, size: int) -> int:

@@ -65,7 +65,7 @@ def followed(tmp_path_factory) -> Path:
 def test_the_smallest_description_is_enough(tmp_path):
     save_files(tmp_path)
     look = command("dataset=shop").strip()
-    shown = run(tmp_path, f"{look} knowledge=garments")
+    shown = run(tmp_path, f"{look} knowledge=garments model.prompt_form=large")
     assert shown.returncode == 0, shown.stderr
     assert "2 users, 3 items, 4 interactions" in shown.stdout and "Bad rows: 0;" in shown.stdout
     assert "not limited to fabric, cut, season and care)" in shown.stdout

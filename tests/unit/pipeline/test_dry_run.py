@@ -78,12 +78,12 @@ def test_one_of_a_kind_is_counted_as_in_english(overrides):
     raw = Path(next(word for word in overrides if word.startswith("dataset.raw=")).partition("=")[2])
     (raw / "movies.csv").write_text("movieId,title,genres\n1,Low Tide (1999),Drama\n")
     (raw / "ratings.csv").write_text("userId,movieId,rating,timestamp\n1,1,1,1\n")
-    found = shown(load_settings("generate", overrides))
+    found = shown(load_settings("generate", [*overrides, "model.prompt_form=large"]))
     for line in (
         "Understood: 1 user, 1 item, 1 interaction\n",
         "1 item group: drama 1\n",
         "1 user group: cluster-00 1\n",
-        'rating history over time: "Low Tide (1999)", 1 star; analyze',
+        'rating history over time: "Low Tide (1999)", 1 star.',
         "Generation for 1 item and 1 user would write",
     ):
         assert line in found
@@ -91,11 +91,13 @@ def test_one_of_a_kind_is_counted_as_in_english(overrides):
 
 def test_it_hints_at_factors_of_ones_own_where_the_prompt_set_has_none_for_the_item_word(overrides):
     hint = "texts are asked to go into topic, style, quality, purpose, audience, origin, and reputation ("
+    large = [*overrides, "model.prompt_form=large"]
     for word, has_hint in (("movie", False), ("Movie", False), ("garment", True)):
-        found = shown(load_settings("generate", [*overrides, f"dataset.item_word={word}"]))
+        found = shown(load_settings("generate", [*large, f"dataset.item_word={word}"]))
         assert (hint in found) is has_hint, word
-        assert (f"Introduce the {word} Low Tide" in found) and ("describe its attributes" in found)
-    named = [*overrides, "dataset.item_word=garment", "knowledge.factors.Garment='fabric, cut and care'"]
+        assert f"Introduce the following {word} and describe its attributes" in found
+    assert hint not in shown(load_settings("generate", [*overrides, "dataset.item_word=garment"]))
+    named = [*large, "dataset.item_word=garment", "knowledge.factors.Garment='fabric, cut and care'"]
     found = shown(load_settings("generate", named))
     assert "docs/new-domain.md" not in found and found.count("fabric, cut and care") == 4
     without = [*overrides, "knowledge=once", "dataset.item_word=garment"]
@@ -131,7 +133,7 @@ def test_it_says_what_prompts_leave_out(settings):
     assert dry_run(settings).overfull == {}
     movies.write_text(movies.read_text() + f"3,Long,{genres}\n")
     assert dry_run(settings).overfull == {"categories of items": 1}
-    assert "Prompts show the first 20 categories of items; 1 have more" in shown(settings)
+    assert "Prompts show the first 20 categories of items; 1 has more" in shown(settings)
 
 
 def test_the_job_does_nothing_else(overrides, tmp_path, capsys):

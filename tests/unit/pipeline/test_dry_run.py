@@ -55,7 +55,7 @@ def test_it_says_what_was_understood(settings):
     assert {kind: len(prompts) for kind, prompts in result.prompts.items()} == {"item": 2, "user": 2}
     lengths = result.lengths["user"]
     assert 50 < lengths.median <= lengths.p95 <= lengths.longest < 500
-    assert result.estimate.num_output_tokens == 4 * 256
+    assert result.estimate.num_output_tokens == 4 * 128
 
 
 def test_it_shows_groups_prompts_lengths_and_time_and_that_nothing_was_written(settings, tmp_path):

@@ -71,7 +71,7 @@ def generate(tmp_path, monkeypatch, **changes):
     rows = [row | (changes if n < num_changed else {}) for n, row in enumerate(result.knowledge.to_pylist())]
     monkeypatch.setattr(road, "resolve_model", lambda *_: ModelSource("model", "revision", True, "0"))
     monkeypatch.setattr(road, "_prepare", lambda *_: run)
-    monkeypatch.setattr(road, "_report", lambda *arguments: arguments[2:])
+    monkeypatch.setattr(road, "_report", lambda *arguments: arguments[3:])
     monkeypatch.setattr(road, "vocabulary_size", lambda *_: 64)
 
     def written(*_):

@@ -25,7 +25,8 @@ import pyarrow.dataset as ds
 from drafters.datastore import Datastore, DatastoreBuilder, DatastoreError, Document, StoreHeader
 from drafters.datastore.format import HEADER
 from pipeline.errors import CorruptPartError
-from pipeline.publish.snapshot import SnapshotFile, files_dataset, snapshot_in_force
+from pipeline.publish.snapshot import SnapshotFile, files_dataset, read_columns, snapshot_in_force
+from pipeline.schemas import KNOWLEDGE
 from pipeline.storage.files import read_json, remove_folder, sha256_of_file, sha256_of_json, write_text
 from pipeline.storage.layout import DatasetLayout, RunLayout
 from pipeline.storage.node_cache import built
@@ -82,6 +83,17 @@ def _seen_by_texts(layout: DatasetLayout, header: StoreHeader) -> datetime | Non
     """The moment before which all events lie that texts in force saw; None: not known."""
     snapshot = snapshot_in_force(layout)
     return header.history_cutoff if snapshot is None else snapshot.history_cutoff or NO_EVENTS
+
+
+def answered_prompts(layout: DatasetLayout, run_id: str) -> pa.ChunkedArray:
+    """Hashes of the prompts of all texts in force; before anything is published, of all other runs' texts."""
+    column = "prompt_hash"
+    snapshot = snapshot_in_force(layout)
+    if snapshot is not None:
+        return read_columns(layout, snapshot, [column])[column]
+    runs = [RunLayout(path) for path in layout.runs.glob("*") if path.name != run_id]
+    tables = [knowledge_dataset(run).to_table(columns=[column]) for run in runs if committed_shards(run)]
+    return pa.concat_tables([KNOWLEDGE.empty_table().select([column]), *tables])[column]
 
 
 @dataclass(frozen=True)

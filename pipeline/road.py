@@ -29,11 +29,11 @@ from pipeline.models.tokenizer import load_tokenizer, vocabulary_size
 from pipeline.outline import outline_plan, shards_in_full
 from pipeline.plan import is_plan_of, only_entities, reject_later_events, select_entities
 from pipeline.plan_file import write_shards
-from pipeline.pools import extend_pools, usable_version
+from pipeline.pools import answered_prompts, extend_pools, usable_version
 from pipeline.prompts import RenderedPrompts, render_prompts
 from pipeline.prompts.outputs import structured_kinds
 from pipeline.publish.snapshot import read_columns, snapshot_in_force
-from pipeline.schemas import GROUPS, KNOWLEDGE, TIMESTAMP
+from pipeline.schemas import GROUPS, TIMESTAMP
 from pipeline.settings import RunSettings
 from pipeline.sharing import scope_of
 from pipeline.stages import stage
@@ -179,7 +179,7 @@ def _note_repeats(layout: DatasetLayout, run: PlannedRun, pools: str | None) -> 
         return
     num_repeated = 0
     if pools is not None:
-        answered = pc.unique(_answered_prompts(layout, run.run_id))
+        answered = pc.unique(answered_prompts(layout, run.run_id))
         num_repeated = pc.sum(pc.is_in(run.plan["prompt_hash"], value_set=answered), min_count=0).as_py()
     if num_repeated:
         logger.warning(
@@ -189,17 +189,6 @@ def _note_repeats(layout: DatasetLayout, run: PlannedRun, pools: str | None) -> 
             run.plan.num_rows,
         )
     write_json(recorded | {"num_repeated_prompts": num_repeated}, run.layout.manifest)
-
-
-def _answered_prompts(layout: DatasetLayout, run_id: str) -> pa.ChunkedArray:
-    """Hashes of the prompts of all texts in force; before anything is published, of all other runs' texts."""
-    column = "prompt_hash"
-    snapshot = snapshot_in_force(layout)
-    if snapshot is not None:
-        return read_columns(layout, snapshot, [column])[column]
-    runs = [RunLayout(path) for path in layout.runs.glob("*") if path.name != run_id]
-    tables = [knowledge_dataset(run).to_table(columns=[column]) for run in runs if committed_shards(run)]
-    return pa.concat_tables([KNOWLEDGE.empty_table().select([column]), *tables])[column]
 
 
 def _worker_class() -> Any:

@@ -144,7 +144,7 @@ def read_parquet(path, column):
     ("name", "content", "reason"),
     [
         ("x.parquet", b"v\n1\n", "this looks like text; write `format: csv`, `tsv` or `jsonl`"),
-        ("x.parquet", gzip.compress(b"v\n1\n"), "this is gzip data"),
+        ("x.parquet", gzip.compress(b"v\n1\n", mtime=0), "this is gzip data"),
         ("x.parquet.gz", b"v\n1\n", "its name ends with .gz, but it is not compressed; rename it"),
         ("x.parquet", b"PAR1\x15cut", "Parquet magic bytes not found in footer"),
         ("x.parquet", b"", "Parquet file size is 0 bytes"),

@@ -124,6 +124,7 @@ def test_of_an_archive_the_files_are_to_be_named(tmp_path, name, protocol):
 
 
 TEXT = b"user,item,stars\na,1,5\nb,2,4\n"
+GZIPPED = gzip.compress(TEXT, mtime=0)  # the name of a test shows it: it must be the same in every process
 
 
 def zipped(name="x.csv"):
@@ -154,7 +155,7 @@ def sqlite(folder):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (gzip.compress(TEXT, mtime=0), "this is gzip data; its name must end with .gz, or decompress it first"),
+        (GZIPPED, "this is gzip data; its name must end with .gz, or decompress it first"),
         (bz2.compress(TEXT), "this is bzip2 data; its name must end with .bz2"),
         (lzma.compress(TEXT), "this is xz data; its name must end with .xz"),
         (zipped(), "this is a zip archive; name the files in it, for example zip://*.csv::{}"),
@@ -203,7 +204,7 @@ def test_text_is_text(tmp_path, text):
     ("name", "content", "what"),
     [("x.csv.gz", TEXT, "not compressed"), ("x.csv.gz", bz2.compress(TEXT), "bzip2 data"),
      ("x.csv.bz2", zipped(), "a zip archive"),
-     ("x.csv.xz", gzip.compress(TEXT, mtime=0), "gzip data")],
+     ("x.csv.xz", GZIPPED, "gzip data")],
 )  # fmt: skip
 def test_a_name_that_promises_another_compression(tmp_path, name, content, what):
     (tmp_path / name).write_bytes(content)

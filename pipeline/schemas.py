@@ -6,6 +6,9 @@ import pyarrow.compute as pc
 from pipeline.errors import DataError
 
 TIMESTAMP = pa.timestamp("us", tz="UTC")
+# What users or models wrote. Of a whole dataset it can exceed the 2 GiB that a `pa.string()` column holds in
+# one piece, and pyarrow joins a column to one piece to take rows of it, or to sort it.
+TEXT = pa.large_string()
 TOKEN_IDS = pa.list_(pa.int32())
 
 
@@ -17,15 +20,15 @@ def _field(name: str, kind: pa.DataType, nullable: bool = False) -> pa.Field:
 USERS = pa.schema(
     [
         _field("user_id", pa.string()),
-        _field("attributes", pa.map_(pa.string(), pa.string())),  # for example age, gender, occupation
+        _field("attributes", pa.map_(TEXT, TEXT)),  # for example age, gender, occupation
     ]
 )
 ITEMS = pa.schema(
     [
         _field("item_id", pa.string()),
-        _field("title", pa.string()),
-        _field("categories", pa.list_(pa.string())),  # for example genres, in the order of the raw file
-        _field("attributes", pa.map_(pa.string(), pa.string())),  # for example year
+        _field("title", TEXT),
+        _field("categories", pa.list_(TEXT)),  # for example genres, in the order of the raw file
+        _field("attributes", pa.map_(TEXT, TEXT)),  # for example year
     ]
 )
 INTERACTIONS = pa.schema(
@@ -38,7 +41,7 @@ INTERACTIONS = pa.schema(
 )
 # Interactions that came with words of their own, for example reviews: in place of INTERACTIONS where the
 # dataset names a column of them.
-INTERACTIONS_WITH_TEXT = pa.schema([*INTERACTIONS, _field("text", pa.large_string(), nullable=True)])
+INTERACTIONS_WITH_TEXT = pa.schema([*INTERACTIONS, _field("text", TEXT, nullable=True)])
 
 # A row that could not be used: of the raw data (`file`, `line`), or of a run (`entity_id`, `kind`).
 FAILED = pa.schema(
@@ -65,7 +68,7 @@ GROUPS = pa.schema(
 PROMPTS = pa.schema(
     [
         *GROUPS,
-        _field("prompt", pa.string()),  # after the chat template
+        _field("prompt", TEXT),  # after the chat template
         _field("prompt_token_ids", TOKEN_IDS),
         _field("prompt_hash", pa.string()),  # sha256 of the prompt, hex
         _field("max_tokens", pa.int32()),
@@ -103,8 +106,8 @@ KNOWLEDGE = pa.schema(
         _field("entity_id", pa.string()),
         _field("kind", pa.string()),  # user | item
         _field("group", pa.string()),
-        _field("text", pa.string()),  # the answer prefix and what the model wrote after its reasoning
-        _field("parsed", pa.string(), nullable=True),  # the JSON asked for; null: plain text, or malformed
+        _field("text", TEXT),  # the answer prefix and what the model wrote after its reasoning
+        _field("parsed", TEXT, nullable=True),  # the JSON asked for; null: plain text, or malformed
         _field("token_ids", TOKEN_IDS),
         _field("prompt_hash", pa.string()),
         _field("num_prompt_tokens", pa.int32()),

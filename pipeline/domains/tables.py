@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.schemas import ITEMS, USERS, conform
+from pipeline.schemas import ITEMS, TEXT, USERS, conform
 from pipeline.storage.files import write_parquet
 from pipeline.storage.location import parquet_dataset
 
@@ -55,8 +55,8 @@ def attribute_maps(columns: Mapping[str, pa.Array], num_rows: int) -> pa.MapArra
     present = present.reshape(len(columns), num_rows)
     rows, keys = np.nonzero(present.T)
     offsets = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=num_rows))]).astype(np.int32)
-    names = pa.array(list(columns), pa.string()).take(pa.array(keys))
-    values = pa.concat_arrays([pa.array([], pa.string()), *columns.values()])
+    names = pa.array(list(columns), TEXT).take(pa.array(keys))
+    values = pa.concat_arrays([pa.array([], TEXT), *(column.cast(TEXT) for column in columns.values())])
     return pa.MapArray.from_arrays(pa.array(offsets), names, values.take(pa.array(keys * num_rows + rows)))
 
 

@@ -126,8 +126,7 @@ def with_known(rows: pa.Table, column: str, known: pa.Array, what: str, log: Fai
 
 def with_unique(rows: pa.Table, column: str, what: str, log: FailureLog) -> pa.Table:
     """The first row of each id in `column`; the later ones name the line of the first."""
-    ids = rows[column].combine_chunks().dictionary_encode()
-    codes = ids.indices.to_numpy()
+    codes = pc.index_in(rows[column], value_set=pc.unique(rows[column])).to_numpy()
     _, first_rows = np.unique(codes, return_index=True)  # codes are numbered by first appearance
     first_lines = rows[LINE].take(pa.array(first_rows[codes]))
     repeated = pc.not_equal(rows[LINE], first_lines)

@@ -9,6 +9,8 @@ import pyarrow.compute as pc
 
 from pipeline.domains import DomainTables
 from pipeline.evaluate.split import TRAIN, Events
+from pipeline.schemas import TEXT
+from pipeline.spool import RowReader
 
 HISTORY = "item_history"
 KNOWLEDGE_HISTORY = "item_knowledge_history"
@@ -100,21 +102,26 @@ def _attributes(
 ) -> dict[str, np.ndarray]:
     """A field for each attribute: the code of the entity's value, 0 if it has none."""
     places = pc.index_in(ids, value_set=entities[f"{kind}_id"].combine_chunks())
-    maps = entities["attributes"].combine_chunks().take(places)
-    names = sorted(set(maps.keys.to_pylist()))
+    maps = _rows(entities, "attributes", places)
+    names = sorted(pc.unique(maps.keys).to_pylist())
     fields = {}
     for name in names:
-        found = pc.map_lookup(maps, pa.scalar(name), "first")
+        found = pc.map_lookup(maps, pa.scalar(name, TEXT), "first")
         codes = pc.fill_null(pc.index_in(found, value_set=pc.unique(found.drop_null())), -1)
         values = codes.to_numpy(zero_copy_only=False).astype(np.int64) + 1
         fields[f"{kind}_{name}"] = _seen_only(values[rows], trained)
     return fields
 
 
+def _rows(entities: pa.Table, column: str, places: pa.Array) -> pa.Array:
+    """The values of `column` at `places`, without a copy of all others."""
+    return RowReader(entities.select([column])).read(places.to_numpy())[column].combine_chunks()
+
+
 def _categories(items: pa.Table, ids: pa.Array) -> np.ndarray:
     """int64 [num_items, MAX_CATEGORIES]: codes of each item's categories, padded with 0."""
     places = pc.index_in(ids, value_set=items["item_id"].combine_chunks())
-    lists = items["categories"].combine_chunks().take(places)
+    lists = _rows(items, "categories", places)
     flat = pc.list_flatten(lists)
     owners = pc.list_parent_indices(lists).to_numpy(zero_copy_only=False)
     codes = pc.index_in(flat, value_set=pc.unique(flat)).to_numpy(zero_copy_only=False) + 1

@@ -114,7 +114,8 @@ def describe_sets(sets: dict[str, pa.Table]) -> list[dict[str, Any]]:
 
 
 def _described(name: str, rows: pa.Table, greedy: pa.Table) -> dict[str, Any]:
-    repeated, total = count_repeated_ngrams(rows["token_ids"].combine_chunks())
+    counts = [count_repeated_ngrams(chunk) for chunk in rows["token_ids"].chunks]
+    repeated, total = (sum(numbers) for numbers in zip((0, 0), *counts, strict=True))
     num_tokens = pc.sum(rows["num_output_tokens"]).as_py()
     return {
         "knowledge": name,

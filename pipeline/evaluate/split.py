@@ -105,13 +105,14 @@ def split_events(
         pc.is_in(interactions["item_id"], value_set=ids["item"]),
     )
     chosen = interactions.filter(pc.and_(known, pc.is_valid(interactions["rating"])))
-    chosen = chosen.sort_by([("timestamp", "ascending"), ("user_id", "ascending"), ("item_id", "ascending")])
-    times = chosen["timestamp"].cast(pa.int64()).to_numpy()
+    names = ("timestamp", "user_id", "item_id")
+    order = pc.sort_indices(chosen, sort_keys=[(name, "ascending") for name in names]).to_numpy()
+    times = chosen["timestamp"].cast(pa.int64()).to_numpy()[order]
     events = Events(
-        users=pc.index_in(chosen["user_id"], value_set=ids["user"]).to_numpy().astype(np.int64),
-        items=pc.index_in(chosen["item_id"], value_set=ids["item"]).to_numpy().astype(np.int64),
+        users=pc.index_in(chosen["user_id"], value_set=ids["user"]).to_numpy()[order].astype(np.int64),
+        items=pc.index_in(chosen["item_id"], value_set=ids["item"]).to_numpy()[order].astype(np.int64),
         times=times,
-        labels=(chosen["rating"].to_numpy() > evaluation.positive_above).astype(np.float32),
+        labels=(chosen["rating"].to_numpy()[order] > evaluation.positive_above).astype(np.float32),
         parts=_parts(times, cutoff, evaluation.validation_fraction),
         user_ids=ids["user"],
         item_ids=ids["item"],

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from pipeline.errors import ConfigError
 from pipeline.groups.names import group_name
-from pipeline.schemas import GROUPS, conform
+from pipeline.schemas import GROUPS, TEXT, conform
 from pipeline.settings import ItemGroupSettings
 
 
@@ -48,7 +48,7 @@ def _values(items: pa.Table, attribute: str | None) -> pa.ListArray:
     """What items are grouped by: their categories, or a list of the one attribute that is asked for."""
     if attribute is None:
         return items["categories"].combine_chunks()
-    found = pc.map_lookup(items["attributes"].combine_chunks(), pa.scalar(attribute), "first")
+    found = pc.map_lookup(items["attributes"], pa.scalar(attribute, TEXT), "first").combine_chunks()
     if len(found) and found.null_count == len(found):
         raise ConfigError(f"dataset.item_groups.attribute={attribute}: no item has this attribute")
     lengths = pc.if_else(pc.is_valid(found), 1, 0).to_numpy(zero_copy_only=False)

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.id_sets import ids_of, within, without
-from pipeline.schemas import CHANGES, GROUPS, KNOWLEDGE, TIMESTAMP, conform
+from pipeline.schemas import CHANGES, GROUPS, KNOWLEDGE, TEXT, TIMESTAMP, conform
 from pipeline.settings import KINDS, Kind
 
 Change = Literal["new", "changed", "carried", "unprompted", "outside", "withheld", "gone"]
@@ -90,11 +90,9 @@ def _compare_kind(
 def _changes_of_prompts(prompts: pa.Table, usable: pa.Table, fingerprint: str) -> pa.Array:
     """new, changed or carried for each of `prompts`."""
     positions = pc.index_in(ids_of(prompts), value_set=ids_of(usable))
-    hashes = usable["prompt_hash"].combine_chunks().take(positions)
-    fingerprints = usable["fingerprint"].combine_chunks().take(positions)
-    is_same = pc.and_(
-        pc.equal(prompts["prompt_hash"].combine_chunks(), hashes), pc.equal(fingerprints, fingerprint)
-    )
+    hashes = usable["prompt_hash"].cast(TEXT).combine_chunks().take(positions)
+    is_of_tonight = pc.equal(usable["fingerprint"], fingerprint).combine_chunks().take(positions)
+    is_same = pc.and_(pc.equal(prompts["prompt_hash"].cast(TEXT).combine_chunks(), hashes), is_of_tonight)
     return pc.if_else(pc.is_null(positions), "new", pc.if_else(is_same, "carried", "changed"))
 
 

@@ -118,9 +118,8 @@ class Histories:
         max_history: int,
     ) -> None:
         rows, users, times = _recent_rows(interactions, user_ids, cutoff, max_history)
-        recent = interactions.select(["item_id", "rating"]).take(pa.array(rows))
-        items = _positions(recent["item_id"], item_ids)
-        ratings = recent["rating"].to_numpy()  # null becomes NaN
+        items = _positions(interactions["item_id"], item_ids, rows)
+        ratings = interactions["rating"].to_numpy()[rows]  # null becomes NaN
         item_ranks = np.argsort(pc.sort_indices(item_ids).to_numpy())
         order = np.lexsort((ratings, item_ranks[items], times, users))
         order = _last_of_each(users[order], order, len(user_ids), max_history)
@@ -195,12 +194,12 @@ def _limits_in_time(users: np.ndarray, times: np.ndarray, num_users: int, limit:
     return limits
 
 
-def _positions(ids: pa.ChunkedArray, known: pa.Array) -> np.ndarray:
-    positions = pc.index_in(ids, value_set=known)
-    if positions.null_count:
-        unknown = ids.filter(pc.is_null(positions))[0].as_py()
-        raise DataError(f"interactions: item {unknown!r} is not in the items table")
-    return positions.to_numpy()
+def _positions(ids: pa.ChunkedArray, known: pa.Array, rows: np.ndarray) -> np.ndarray:
+    """Where in `known` the ids of `rows` stand. Only numbers are taken: of ids that would join all chunks."""
+    positions = pc.fill_null(pc.index_in(ids, value_set=known), -1).to_numpy()[rows]
+    if len(unknown := rows[positions < 0]):
+        raise DataError(f"interactions: item {ids[int(unknown[0])].as_py()!r} is not in the items table")
+    return positions
 
 
 def _last_of_each(users: np.ndarray, order: np.ndarray, num_users: int, limit: int) -> np.ndarray:

@@ -19,6 +19,7 @@ from pipeline.prompts.histories import (
     item_card,
 )
 from pipeline.settings import Kind
+from pipeline.spool import RowReader
 
 if TYPE_CHECKING:
     from pipeline.domains import DomainTables
@@ -57,7 +58,8 @@ class ItemSubjects:
     def __init__(
         self, ids: pa.Array, tables: "DomainTables", constants: dict[str, Any], cleaner: DataCleaner
     ) -> None:
-        self._items = rows_of(ids, tables.items, "item")
+        self._items = RowReader(tables.items)
+        self._places = _places_of(ids, tables.items, "item")
         self._cleaner = cleaner
         self._first_row = 0
         self._cards: list[ItemCard] = []
@@ -84,8 +86,8 @@ class ItemSubjects:
         """Rows are asked for in their order, many times each: the cards of one block are kept."""
         if not self._first_row <= row < self._first_row + len(self._cards):
             self._first_row = row - row % NUM_CARDS_AT_ONCE
-            block = self._items.slice(self._first_row, NUM_CARDS_AT_ONCE)
-            self._cards = [item_card(entry, self._cleaner) for entry in block.to_pylist()]
+            places = self._places[self._first_row : self._first_row + NUM_CARDS_AT_ONCE]
+            self._cards = [item_card(entry, self._cleaner) for entry in self._items.read(places).to_pylist()]
         return self._cards[row - self._first_row]
 
 
@@ -105,10 +107,11 @@ class UserSubjects:
         cleaner: DataCleaner,
     ) -> None:
         """`histories` counts users as `ids` does and items as the items table does."""
-        attributes = rows_of(ids, tables.users, "user")["attributes"].to_pylist()
+        users = tables.users.select(["attributes"]).take(pa.array(_places_of(ids, tables.users, "user")))
+        attributes = users["attributes"].to_pylist()
         self._attributes = [clean_attributes(pairs, cleaner) for pairs in attributes]
         shown = histories.items()
-        cards = cards_of(tables.items.take(pa.array(shown)), cleaner)
+        cards = cards_of(tables.items, shown, cleaner)
         self._cards = dict(zip(shown.tolist(), cards, strict=True))
         self._histories = histories
         self._cleaner = cleaner
@@ -169,16 +172,17 @@ class UserSubjects:
         return [self._cleaner.clean(text, max_chars) or None for text in texts]
 
 
-def cards_of(items: pa.Table, cleaner: DataCleaner) -> list[ItemCard]:
-    """The card of every row, in their order."""
-    batches = items.to_batches(max_chunksize=NUM_CARDS_AT_ONCE)
-    return [item_card(row, cleaner) for batch in batches for row in batch.to_pylist()]
+def cards_of(items: pa.Table, rows: np.ndarray, cleaner: DataCleaner) -> list[ItemCard]:
+    """The cards of these `rows` of `items`, in their order."""
+    reader = RowReader(items)
+    blocks = (rows[first : first + NUM_CARDS_AT_ONCE] for first in range(0, len(rows), NUM_CARDS_AT_ONCE))
+    return [item_card(row, cleaner) for block in blocks for row in reader.read(block).to_pylist()]
 
 
-def rows_of(ids: pa.Array, table: pa.Table, kind: Kind) -> pa.Table:
+def _places_of(ids: pa.Array, table: pa.Table, kind: Kind) -> np.ndarray:
     """The rows of `table` for `ids`, in their order. Raises `DataError` for an id it lacks."""
     positions = pc.index_in(ids, value_set=table[f"{kind}_id"].combine_chunks())
     if positions.null_count:
         unknown = ids.filter(pc.is_null(positions))[0].as_py()
         raise DataError(f"groups: {kind} {unknown!r} is not in the {kind}s table")
-    return table.take(positions)
+    return np.asarray(positions.to_numpy(), np.int64)

@@ -26,8 +26,8 @@ def k_core(tables: DomainTables, k: int, field: str) -> DomainTables:
     if not kept.any():
         raise DataError(f"{field}.k_core={k}: no user and item have so many interactions with each other")
     core = DomainTables(
-        tables.users.take(pa.array(np.unique(users[kept]))),
-        tables.items.take(pa.array(np.unique(items[kept]))),
+        _rows(tables.users, users[kept]),
+        _rows(tables.items, items[kept]),
         tables.interactions.filter(pa.array(kept)),
         tables.failed,
     )
@@ -48,6 +48,13 @@ def core_mask(users: np.ndarray, items: np.ndarray, k: int) -> np.ndarray:
             counts = np.bincount(codes[kept], minlength=int(codes.max(initial=0)) + 1)
             kept &= counts[codes] >= k
     return kept
+
+
+def _rows(entities: pa.Table, places: np.ndarray) -> pa.Table:
+    """The rows of `entities` at `places`, in the table's order. Unlike `take` this joins no chunks."""
+    is_kept = np.zeros(entities.num_rows, dtype=bool)
+    is_kept[places] = True
+    return entities.filter(pa.array(is_kept))
 
 
 def _ids(table: pa.Table, name: str) -> pa.Array:

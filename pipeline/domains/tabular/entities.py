@@ -9,12 +9,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.domains.raw.columns import shortened
-from pipeline.domains.raw.failures import CONTENT, LINE, MAX_CONTENT_CHARACTERS, FailureLog, reject
+from pipeline.domains.raw.failures import CONTENT, MAX_CONTENT_CHARACTERS, FailureLog, reject
 from pipeline.domains.raw.texts import LIST_SEPARATOR
 from pipeline.domains.tables import attribute_maps, with_column
 from pipeline.domains.tabular.rows import RawTable, read_table_rows, require_rows
 from pipeline.domains.validation import is_blank, with_unique, with_values
-from pipeline.schemas import ITEMS, USERS, conform
+from pipeline.schemas import ITEMS, TEXT, USERS, conform
 from pipeline.settings import (
     CategoriesColumnSettings,
     Duplicates,
@@ -26,6 +26,7 @@ from pipeline.settings import (
 logger = logging.getLogger(__name__)
 ATTRIBUTE = "attribute:"  # before the names of attributes, which may be any text
 MAX_ATTRIBUTE_CHARACTERS = 1000  # twice what a prompt shows of one
+ROWS_AT_ONCE = 8192  # whose attributes become maps together
 MAX_TITLE_CHARACTERS = 1000  # five times what a prompt shows
 MAX_CATEGORIES_CHARACTERS = 20_000  # of one item, all together; a prompt shows twenty categories
 NUM_REPEATED_AT_ONCE = 200_000  # rows that may repeat an id before they are looked through
@@ -52,13 +53,14 @@ def read_items(table: RawTable, settings: ItemsTableSettings, wanted: pa.Array |
     `wanted`: the ids of the items to keep; the others are passed over and cost no memory.
     """
     categories = _categories(settings)
-    blocks = _blocks(table, "item", partial(_bounded_items, categories=categories), wanted)
+    blocks = _blocks(table, "item", settings, partial(_bounded_items, categories=categories), wanted)
     if settings.duplicates == "error":
         kept = [with_values(rows, "title", "title", log) for log, rows in _unique_rows(table, "item", blocks)]
     else:
         titled = (with_values(rows, "title", "title", log) for log, rows in blocks)
         kept = [_one_of_each(table, "item", titled, settings.duplicates, is_told=wanted is None)]
-    rows = _merged(table, [_with_attributes(rows, list(settings.attributes)) for rows in kept])
+    require_rows(table)
+    rows = pa.concat_tables(kept)
     lists = _category_lists(rows, categories)
     rows = rows.select(["item_id", "title", "attributes"]).append_column("categories", lists)
     return conform(rows, ITEMS, table.place, unique=("item_id",))
@@ -66,25 +68,32 @@ def read_items(table: RawTable, settings: ItemsTableSettings, wanted: pa.Array |
 
 def read_users(table: RawTable, settings: UsersTableSettings) -> pa.Table:
     """The users of all files, as a USERS table; bad rows are in the logs of `table`."""
-    blocks = _blocks(table, "user", partial(_bounded, needed="user_id"))
+    blocks = _blocks(table, "user", settings, partial(_bounded, needed="user_id"))
     if settings.duplicates == "error":
         kept = [rows for _, rows in _unique_rows(table, "user", blocks)]
     else:
         kept = [_one_of_each(table, "user", (rows for _, rows in blocks), settings.duplicates)]
-    parts = [_with_attributes(rows, list(settings.attributes)) for rows in kept]
-    rows = _merged(table, parts).select(["user_id", "attributes"])
+    require_rows(table)
+    rows = pa.concat_tables(kept).select(["user_id", "attributes"])
     return conform(rows, USERS, table.place, unique=("user_id",))
 
 
 def _blocks(
-    table: RawTable, kind: Kind, bounded: Callable[[pa.Table], pa.Table], wanted: pa.Array | None = None
+    table: RawTable,
+    kind: Kind,
+    settings: ItemsTableSettings | UsersTableSettings,
+    bounded: Callable[[pa.Table], pa.Table],
+    wanted: pa.Array | None = None,
 ) -> Iterator[tuple[FailureLog, pa.Table]]:
-    """The rows that have an id (one of `wanted`), made smaller by `bounded`, with the log of their file."""
+    """The rows that have an id (one of `wanted`), made smaller by `bounded`, with the log of their file.
+
+    Their attributes are one column of maps.
+    """
     for log, rows in read_table_rows(table):
         rows = with_values(rows, f"{kind}_id", f"{kind} id", log)
         if wanted is not None:
             rows = rows.filter(pc.is_in(rows[f"{kind}_id"], value_set=wanted))
-        yield log, bounded(rows)
+        yield log, _with_attributes(bounded(rows), list(settings.attributes))
 
 
 def _one_of_each(
@@ -157,13 +166,13 @@ def _unique_rows(
     for log, rows in blocks:
         by_log.setdefault(id(log), (log, []))[1].append(rows)
     require_rows(table)
-    seen = pa.array([], pa.string())
+    seen = pa.chunked_array([], pa.string())
     unique = []
     for log, parts in by_log.values():
-        rows = with_unique(pa.concat_tables(parts).combine_chunks(), column, kind, log)
+        rows = with_unique(pa.concat_tables(parts), column, kind, log)
         known = pc.is_in(rows[column], value_set=seen)
         rows = reject(rows, known, f"{kind} '{{{column}}}' stands already in an earlier file", log)
-        seen = pa.concat_arrays([seen, rows[column].combine_chunks()])
+        seen = pa.chunked_array([*seen.chunks, *rows[column].chunks], pa.string())
         unique.append((log, rows))
     return unique
 
@@ -178,7 +187,7 @@ def _bounded(rows: pa.Table, needed: str) -> pa.Table:
     for name in rows.column_names:
         if name.startswith(ATTRIBUTE):
             cut = pc.utf8_slice_codeunits(rows[name], 0, MAX_ATTRIBUTE_CHARACTERS)
-            rows = with_column(rows, name, cut)
+            rows = with_column(rows, name, cut.cast(TEXT))
     return rows
 
 
@@ -186,10 +195,10 @@ def _bounded_items(rows: pa.Table, categories: CategoriesColumnSettings | None) 
     """As `_bounded`; titles, trimmed, and categories, joined by LIST_SEPARATOR, are cut as well."""
     rows = _bounded(rows, needed="title")
     title = pc.utf8_slice_codeunits(pc.utf8_trim_whitespace(rows["title"]), 0, MAX_TITLE_CHARACTERS)
-    rows = with_column(rows, "title", title)
+    rows = with_column(rows, "title", title.cast(TEXT))
     if categories is None:
         return rows
-    texts = rows["categories"]
+    texts = rows["categories"].cast(TEXT)
     if categories.separator is not None:
         texts = pc.replace_substring(texts, categories.separator, LIST_SEPARATOR)
     cut = pc.utf8_slice_codeunits(texts, 0, MAX_CATEGORIES_CHARACTERS)
@@ -197,33 +206,31 @@ def _bounded_items(rows: pa.Table, categories: CategoriesColumnSettings | None) 
     return with_column(rows, "categories", pc.if_else(pc.equal(cut, texts), texts, whole))
 
 
-def _merged(table: RawTable, parts: list[pa.Table]) -> pa.Table:
-    require_rows(table)
-    return pa.concat_tables(parts).combine_chunks()
-
-
 def _with_attributes(rows: pa.Table, names: list[str]) -> pa.Table:
-    columns = {}
-    for name in names:
-        text = pc.replace_substring(rows[ATTRIBUTE + name], LIST_SEPARATOR, ", ")
-        columns[name] = _combined(pc.if_else(pc.equal(text, ""), None, text))
-    maps = attribute_maps(columns, rows.num_rows)
-    kept = [name for name in rows.column_names if name != LINE and not name.startswith(ATTRIBUTE)]
-    return rows.select(kept).append_column("attributes", maps)
+    """`rows` with the column `attributes` in place of one column for each of `names`."""
+    maps = []
+    for batch in rows.to_batches(max_chunksize=ROWS_AT_ONCE):
+        columns = {}
+        for name in names:
+            text = pc.replace_substring(batch[ATTRIBUTE + name], LIST_SEPARATOR, ", ")
+            columns[name] = pc.if_else(pc.equal(text, ""), None, text)
+        maps.append(attribute_maps(columns, batch.num_rows))
+    kept = [name for name in rows.column_names if not name.startswith(ATTRIBUTE)]
+    return rows.select(kept).append_column(
+        "attributes", pa.chunked_array(maps, USERS.field("attributes").type)
+    )
 
 
-def _combined(column: pa.ChunkedArray | pa.Array) -> pa.Array:
-    combined = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    return pa.concat_arrays(combined.chunks) if isinstance(combined, pa.ChunkedArray) else combined
-
-
-def _category_lists(rows: pa.Table, settings: CategoriesColumnSettings | None) -> pa.Array:
+def _category_lists(rows: pa.Table, settings: CategoriesColumnSettings | None) -> pa.ChunkedArray:
     """Each row's different categories in the order of the file; blank ones are none."""
     if settings is None:
-        return pa.array([[]] * rows.num_rows, pa.list_(pa.string()))
-    encoded = _combined(pc.fill_null(rows["categories"], "")).dictionary_encode()
-    lists = pa.array([_different(text) for text in encoded.dictionary.to_pylist()], pa.list_(pa.string()))
-    return lists.take(pa.array(np.asarray(encoded.indices)))
+        return pa.chunked_array([pa.array([[]] * rows.num_rows, pa.list_(TEXT))])
+    lists = []
+    for chunk in pc.fill_null(rows["categories"], "").chunks:
+        encoded = chunk.dictionary_encode()
+        different = pa.array([_different(text) for text in encoded.dictionary.to_pylist()], pa.list_(TEXT))
+        lists.append(different.take(encoded.indices))
+    return pa.chunked_array(lists, pa.list_(TEXT))
 
 
 def _different(text: str) -> list[str]:

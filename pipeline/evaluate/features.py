@@ -114,8 +114,11 @@ def _attributes(
 
 
 def _rows(entities: pa.Table, column: str, places: pa.Array) -> pa.Array:
-    """The values of `column` at `places`, without a copy of all others."""
-    return RowReader(entities.select([column])).read(places.to_numpy())[column].combine_chunks()
+    """The values of `column` at `places`, null where a place is, without a copy of all others."""
+    known = places.drop_null().to_numpy()
+    values = RowReader(entities.select([column])).read(known)[column].combine_chunks()
+    is_known = places.is_valid().to_numpy(zero_copy_only=False)
+    return values.take(pa.array(np.cumsum(is_known) - 1, mask=~is_known))
 
 
 def _categories(items: pa.Table, ids: pa.Array) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Whom prompts are about: for each kind, what its template is given and what forbids a prompt."""
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -107,9 +108,8 @@ class UserSubjects:
         cleaner: DataCleaner,
     ) -> None:
         """`histories` counts users as `ids` does and items as the items table does."""
-        users = tables.users.select(["attributes"]).take(pa.array(_places_of(ids, tables.users, "user")))
-        attributes = users["attributes"].to_pylist()
-        self._attributes = [clean_attributes(pairs, cleaner) for pairs in attributes]
+        users = _rows_at(tables.users, _places_of(ids, tables.users, "user"))
+        self._attributes = [clean_attributes(user["attributes"], cleaner) for user in users]
         shown = histories.items()
         cards = cards_of(tables.items, shown, cleaner)
         self._cards = dict(zip(shown.tolist(), cards, strict=True))
@@ -174,9 +174,14 @@ class UserSubjects:
 
 def cards_of(items: pa.Table, rows: np.ndarray, cleaner: DataCleaner) -> list[ItemCard]:
     """The cards of these `rows` of `items`, in their order."""
-    reader = RowReader(items)
-    blocks = (rows[first : first + NUM_CARDS_AT_ONCE] for first in range(0, len(rows), NUM_CARDS_AT_ONCE))
-    return [item_card(row, cleaner) for block in blocks for row in reader.read(block).to_pylist()]
+    return [item_card(row, cleaner) for row in _rows_at(items, rows)]
+
+
+def _rows_at(table: pa.Table, places: np.ndarray) -> Iterator[dict[str, Any]]:
+    """The rows of `table` at `places`, in their order, a few of them in memory at once."""
+    reader = RowReader(table)
+    for first in range(0, len(places), NUM_CARDS_AT_ONCE):
+        yield from reader.read(places[first : first + NUM_CARDS_AT_ONCE]).to_pylist()
 
 
 def _places_of(ids: pa.Array, table: pa.Table, kind: Kind) -> np.ndarray:

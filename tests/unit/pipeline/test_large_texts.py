@@ -56,7 +56,7 @@ def test_cards_of_items(items):
     assert [card.attributes["parity"] for card in cards] == ["even", "odd"]
     tables = DomainTables(USERS.empty_table(), items, INTERACTIONS.empty_table(), FAILED.empty_table())
     subjects = ItemSubjects(pa.array(["i2000", "i3"]), tables, {}, cleaner)
-    assert [subjects.variables(row, 0)["item"] for row in (0, 1)] == cards
+    assert [subjects.variables(row, int(subjects.sizes[row]))["item"] for row in (0, 1)] == cards
 
 
 def test_groups_and_model_fields_of_items(items):

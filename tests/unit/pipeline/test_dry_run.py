@@ -216,14 +216,18 @@ def test_the_estimate_knows_max_tokens(overrides):
 )
 def test_equal_prompts_are_counted_and_generated_once(overrides, words, num_texts):
     """Three films, two of them of one group, and nothing in the prompt tells them apart."""
-    template = "knowledge.item.template=Say something about a film."
-    settings = load_settings("generate", [*overrides, template, *words])
+    templates = [
+        "knowledge.item.template=About a film.",
+        "knowledge.user.template={{ history | length }} films.",
+    ]
+    settings = load_settings("generate", [*overrides, *templates, *words])
     movies = Path(settings.dataset.raw) / "movies.csv"
     movies.write_text(movies.read_text() + "3,Dusk,Drama\n")
     result = dry_run(settings)
     lengths = result.lengths["item"]
     assert (lengths.num_prompts, lengths.num_distinct, lengths.num_texts) == (3, 1, num_texts)
-    assert result.estimate.num_output_tokens == (2 + num_texts) * 256
+    user, item = settings.knowledge.user.max_tokens, settings.knowledge.item.max_tokens
+    assert result.estimate.num_output_tokens == 2 * user + num_texts * item
     text = shown(settings)
     assert "3 item prompts, 1 of them distinct" in text and "user prompts" not in text
     assert ("each is generated once" in text) is (num_texts == 1)

@@ -105,7 +105,7 @@ def test_films_with_equal_prompts_share_a_text_from_night_to_night(nights, tmp_p
     nights.check_complete()
     second = items_in_force(nights)
     assert {film: second[film] for film in "23456"} == {film: first[film] for film in "23456"}, "carried over"
-    assert second["1"]["text"] != first["1"]["text"] and second["1"]["shared_from"] is None
+    assert second["1"]["run_id"] != first["1"]["run_id"] and second["1"]["shared_from"] is None
     latest = max(nights.records(), key=lambda record: record["started_at"])
     assert (latest["counts"]["item"]["changed"], latest["counts"]["item"]["carried"]) == (1, 5)
     assert latest["by_change"]["carried"]["num_output_tokens"] == 5 * 2, "of the texts that were generated"

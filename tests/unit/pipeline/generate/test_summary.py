@@ -23,7 +23,7 @@ from pipeline.generate.summary import (
     summarize,
 )
 from pipeline.output_bounds import OutputCounts
-from pipeline.schemas import DECODING_COUNTS, FAILED, ITEMS, KNOWLEDGE
+from pipeline.schemas import DECODING_COUNTS, FAILED, ITEMS, KNOWLEDGE, TEXT
 from pipeline.storage.files import write_parquet
 from pipeline.storage.layout import RunLayout
 from pipeline.storage.parts import commit_part
@@ -79,7 +79,7 @@ def test_rows_tokens_and_steps_are_counted_by_kind(knowledge, failed, layout):
 def test_answers_that_are_not_the_json_asked_for_are_counted(knowledge, failed, layout):
     parsed = ["{}", None, "{}", None, None, "{}", None, None, None]
     position = KNOWLEDGE.get_field_index("parsed")
-    knowledge = knowledge.set_column(position, KNOWLEDGE.field("parsed"), pa.array(parsed, pa.string()))
+    knowledge = knowledge.set_column(position, KNOWLEDGE.field("parsed"), pa.array(parsed, TEXT))
     summary = summarize(knowledge, failed, OUTCOME, layout, 30.0, structured={"item"})
     assert [kind.num_malformed for kind in summary.kinds] == [3, None]
     assert summary.as_dict()["kinds"]["item"]["num_malformed"] == 3

@@ -16,6 +16,7 @@ from pipeline.generate.dispatch import generate_shards
 from pipeline.pools import extend_pools, version_in_force
 from pipeline.publish.snapshot import snapshot_in_force, versions
 from pipeline.publish.writer import SnapshotWriter
+from pipeline.schemas import KNOWLEDGE
 from pipeline.storage.files import write_parquet
 from pipeline.storage.layout import DatasetLayout, RunLayout
 from pipeline.storage.parts import committed_shards, finished_shards
@@ -32,7 +33,9 @@ def with_long_texts(knowledge):
     """Texts that do not compress: four rows take about a quarter of a megabyte."""
     texts = [os.urandom(BYTES_PER_TEXT // 2).hex() for _ in range(knowledge.num_rows)]
     place = knowledge.schema.get_field_index("text")
-    return knowledge.set_column(place, knowledge.schema.field("text"), pa.array(texts))
+    return knowledge.set_column(
+        place, knowledge.schema.field("text"), pa.array(texts, KNOWLEDGE.field("text").type)
+    )
 
 
 class LongTextWorker(ToyWorker):

@@ -85,7 +85,7 @@ def made_by_hand(monkeypatch):
     """The data, and everything that needs a language model."""
     replaced = {
         "resolve_model": lambda *_: SimpleNamespace(path="/models/toy", revision="1"),
-        "read_domain": lambda _: domain(),
+        "read_tables": lambda _: domain(),
         "generate_sets": texts,
     }
     for name, function in replaced.items():
@@ -161,14 +161,16 @@ def test_other_data_name_sets_of_their_own(version, monkeypatch):
     changed = domain()
     titles = [f"{title} II" for title in changed.items["title"].to_pylist()]
     place = changed.items.schema.get_field_index("title")
-    items = changed.items.set_column(place, changed.items.schema.field(place), pa.array(titles))
+    items = changed.items.set_column(
+        place, changed.items.schema.field(place), pa.array(titles, pa.large_string())
+    )
     monkeypatch.setattr(
         run,
-        "read_domain",
+        "read_tables",
         lambda _: type(changed)(changed.users, items, changed.interactions, changed.failed),
     )
     assert version() != before
-    monkeypatch.setattr(run, "read_domain", lambda _: domain(seed=1))
+    monkeypatch.setattr(run, "read_tables", lambda _: domain(seed=1))
     assert version() != before
 
 

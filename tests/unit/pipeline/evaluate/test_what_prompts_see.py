@@ -20,7 +20,7 @@ def test_no_prompt_sees_a_rating_that_stops_or_tests_a_training(monkeypatch):
 
     monkeypatch.setattr(run, "_require_ctr_library", lambda: None)
     monkeypatch.setattr(run, "resolve_model", lambda *_: SimpleNamespace(path="/models/toy", revision="1"))
-    monkeypatch.setattr(run, "read_domain", lambda _: tables_of(DAILY))
+    monkeypatch.setattr(run, "read_tables", lambda _: tables_of(DAILY))
     monkeypatch.setattr(run, "generate_sets", generate_sets)
     settings = run_settings().model_copy(update={"history_cutoff": START + timedelta(days=30)})
     with pytest.raises(AskedError) as caught:

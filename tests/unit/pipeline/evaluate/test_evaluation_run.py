@@ -161,9 +161,8 @@ def test_other_data_name_sets_of_their_own(version, monkeypatch):
     changed = domain()
     titles = [f"{title} II" for title in changed.items["title"].to_pylist()]
     place = changed.items.schema.get_field_index("title")
-    items = changed.items.set_column(
-        place, changed.items.schema.field(place), pa.array(titles, pa.large_string())
-    )
+    field = changed.items.schema.field(place)
+    items = changed.items.set_column(place, field, pa.array(titles, field.type))
     monkeypatch.setattr(
         run,
         "read_tables",

@@ -58,7 +58,7 @@ def test_other_groups_draft_through_the_domain_pool(tmp_path):
 
 
 def test_the_previous_text_of_the_entity_is_used(tmp_path):
-    strangers = [document(f"s{n}", 5, 6, 7) for n in range(10)]
+    strangers = [document(f"s{n}", 5, 6, 10 + n) for n in range(10)]  # an equal text counts once
     store = build(tmp_path, "v1", {POOL: [*strangers, document("me", 5, 8, 9)]}, limits=NO_DOMAIN)
     assert one_draft(drafter(store), [999, 5])[0] == 8
     assert one_draft(drafter(store), [999, 5], key=DraftKey("item", "drama", "another"))[0] == 6

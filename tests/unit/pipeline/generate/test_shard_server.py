@@ -57,6 +57,8 @@ def test_a_start_without_memory_is_no_wrong_configuration(
 ):
     status = SimpleNamespace(available=available * GIB, total=total * GIB)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: status)
+    own = SimpleNamespace(memory_info=lambda: SimpleNamespace(rss=GIB // 4))
+    monkeypatch.setattr(psutil, "Process", lambda: own)
     error = server._as_start_error(ValueError("cache"))
     assert error.exit_code == code and re.search(message, str(error))
 

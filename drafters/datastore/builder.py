@@ -159,7 +159,7 @@ class DatastoreBuilder:
         entries = carried + written
         num_tokens = sum(entry.num_tokens for entry in entries)
         num_searched = sum(entry.num_tokens for entry in entries if entry.is_indexed)
-        if num_searched < num_tokens:
+        if num_searched < num_tokens > budget:  # else only texts that others have too are passed over
             logger.info("pool %s/%s: %d of %d tokens are searched", kind, group, num_searched, num_tokens)
         self._progress.num_pools += 1
 

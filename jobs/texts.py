@@ -1,18 +1,17 @@
 """`python -m jobs.texts`: what the texts of a run say of their entities; for comparing prompts."""
 
+from __future__ import annotations
+
 import sys
 from dataclasses import asdict
-
-from rich import box
-from rich.console import Console
-from rich.table import Table
+from typing import TYPE_CHECKING
 
 from jobs.cli import entry_point
 from jobs.report import chosen_run
-from pipeline.quality.texts import TextMeasures, measure_texts
-from pipeline.settings import RunSettings
-from pipeline.storage.files import write_json
-from pipeline.storage.layout import DatasetLayout
+
+if TYPE_CHECKING:
+    from pipeline.quality.texts import TextMeasures
+    from pipeline.settings import RunSettings
 
 
 @entry_point(
@@ -22,11 +21,22 @@ from pipeline.storage.layout import DatasetLayout
 )
 def main(settings: RunSettings) -> None:
     """Print the measures of each kind, and keep them as `texts.json` beside the run."""
-    from pipeline.encode import load_encoder  # torch takes seconds
+    from pipeline.stages import stage
+
+    with stage("loading libraries", is_short=True):
+        from rich import box
+        from rich.console import Console
+        from rich.table import Table
+
+        from pipeline.encode import load_encoder
+        from pipeline.quality.texts import measure_texts
+        from pipeline.storage.files import write_json
+        from pipeline.storage.layout import DatasetLayout
 
     dataset = DatasetLayout.of(settings.paths.data, settings.dataset.name)
     run = chosen_run(settings, dataset)
-    measures = measure_texts(run, dataset, load_encoder(settings.encoder).encode)
+    with stage("comparing texts with their prompts"):
+        measures = measure_texts(run, dataset, load_encoder(settings.encoder).encode)
     write_json({kind: asdict(found) for kind, found in measures.items()}, run.root / "texts.json")
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column(run.root.name)

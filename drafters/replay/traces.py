@@ -68,7 +68,7 @@ def _lists(table: pa.Table, column: str) -> list[npt.NDArray[np.int32]]:
     lists = table[column].combine_chunks()
     values = lists.flatten().to_numpy(zero_copy_only=False).astype(np.int32)
     ends = np.cumsum(lists.value_lengths().to_numpy(zero_copy_only=False))
-    return np.split(values, ends[:-1])
+    return np.split(values, ends[:-1]) if len(ends) else []
 
 
 def split_by_entity(recordings: Sequence[Recording], held_out_percent: int) -> Split:

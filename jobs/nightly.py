@@ -34,10 +34,12 @@ def main(settings: RunSettings) -> None:
         from rich.console import Console
 
         from pipeline.domains.raw.watch import reading_shown_on
+        from pipeline.generate.aboutness import aboutness_in
         from pipeline.generate.progress import progress_view
-        from pipeline.generate.summary import example_texts, render_examples
+        from pipeline.generate.summary import aboutness_lines, example_texts, render_examples
         from pipeline.night.dry_run import dry_run_night
         from pipeline.night.night import finished_night, run_night
+        from pipeline.storage.files import read_json
         from pipeline.storage.layout import DatasetLayout
         from pipeline.storage.parts import knowledge_dataset
 
@@ -57,9 +59,11 @@ def main(settings: RunSettings) -> None:
         return
     out.print(f"\nNight {report.run_id}", highlight=False)
     _print_counts(report.values["counts"], COUNTS, out)
-    for name, value in _lines(report):
+    run = layout.run(report.run_id)
+    summary = (read_json(run.manifest) or {}).get("summary") or {}
+    for name, value in [*aboutness_lines(aboutness_in(summary.get("aboutness") or {})), *_lines(report)]:
         out.print(f"{name:<12} {value}", markup=False, highlight=False, soft_wrap=True)
-    render_examples(example_texts(knowledge_dataset(layout.run(report.run_id)), layout.tables), out)
+    render_examples(example_texts(knowledge_dataset(run), layout.tables), out)
 
 
 def _print_done(report: NightReport, layout: DatasetLayout, out: Console) -> None:

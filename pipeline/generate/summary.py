@@ -328,7 +328,7 @@ def _lines(summary: RunSummary) -> list[tuple[str, str]]:
         ("speed", f"{_number(summary.tokens_per_sec, '.0f')} tokens/s over {duration(summary.decode_sec)}"),
         ("elapsed", duration(summary.elapsed_sec)),
         ("drafts", _drafts(summary.sources)),
-        *((f"{kind} texts", _about(kind, about)) for kind, about in summary.aboutness.items()),
+        *aboutness_lines(summary.aboutness),
         ("looping", f"{_number(summary.looping_share, '.1%')} of {NGRAM_TOKENS}-grams are repeats"),
         ("failures", failures or "none"),
         ("knowledge", summary.parts),
@@ -343,11 +343,16 @@ def _lines(summary: RunSummary) -> list[tuple[str, str]]:
     return lines
 
 
-def _about(kind: Kind, about: Aboutness) -> str:
-    return (
-        f"{about.named:.0%} name {OWN[kind]} (another's: {about.named_other:.0%}), "
-        f"{about.shared_openings:.0%} share their first five words, {about.distinct:.0%} are distinct"
-    )
+def aboutness_lines(aboutness: Mapping[Kind, Aboutness]) -> list[tuple[str, str]]:
+    """A line for each kind: its name, and what the texts say of their entities."""
+    return [
+        (
+            f"{kind} texts",
+            f"{about.named:.0%} name {OWN[kind]} (another's: {about.named_other:.0%}), "
+            f"{about.shared_openings:.0%} share their first five words, {about.distinct:.0%} are distinct",
+        )
+        for kind, about in aboutness.items()
+    ]
 
 
 def _drafts(sources: dict[str, SourceCounts]) -> str:

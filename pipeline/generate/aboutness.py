@@ -163,10 +163,10 @@ def _texts_of_shard(layout: RunLayout, shard: str) -> list[AboutText]:
     titles = {row["entity_id"]: row["titles"] or [] for row in plan}
     columns = ["entity_id", "prompt_hash", "text", "parsed"]
     rows = {row["prompt_hash"]: row for row in read_table(layout.part(shard), columns=columns).to_pylist()}
-    return [AboutText(_prose(row), titles[row["entity_id"]]) for row in rows.values()]
+    return [AboutText(prose_of(row), titles[row["entity_id"]]) for row in rows.values()]
 
 
-def _prose(row: dict[str, Any]) -> str:
+def prose_of(row: dict[str, Any]) -> str:
     """The text; of a JSON answer its values, since the keys are the same in all."""
     text: str = row["text"]
     return text if row["parsed"] is None else " ".join(json.loads(row["parsed"]).values())

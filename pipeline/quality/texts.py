@@ -19,6 +19,7 @@ from pipeline.generate.aboutness import (
     AboutText,
     measure_aboutness,
     names_any,
+    prose_of,
     title_forms,
     words_of,
 )
@@ -110,7 +111,7 @@ def _measured(
     named = [pair for row in rows for pair in _polarities(row, ratings.get(row["entity_id"], {}))]
     num_tokens = sum(row["num_output_tokens"] for row in rows)
     return TextMeasures(
-        aboutness=measure_aboutness([AboutText(row["text"], row["titles"]) for row in rows]),
+        aboutness=measure_aboutness([AboutText(prose_of(row), row["titles"]) for row in rows]),
         mean_rank=mean_rank,
         first_share=first_share,
         looping_share=repeated / total if total else 0.0,
